@@ -1,0 +1,10 @@
+"""The errors and warnings, at the address users of the field expect them."""
+
+from paygent.core.errors import (
+    PaygentAuthInvalid,
+    PaygentBackendUnreachable,
+    PaygentLimitExceeded,
+    PaygentUnavailable,
+)
+
+__all__ = ["PaygentAuthInvalid", "PaygentBackendUnreachable", "PaygentLimitExceeded", "PaygentUnavailable"]

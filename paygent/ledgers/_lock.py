@@ -1,0 +1,45 @@
+"""A lock file on which the processes of one machine queue in order, without polling."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: SQLite's own lock must do
+    fcntl = None  # type: ignore[assignment]
+
+
+class FileLock:
+    """
+    ``with lock:`` holds an exclusive ``flock``. The kernel frees it when its process dies.
+
+    SQLite waits for a locked file by sleeping and trying again, so that under load one process can be
+    passed over for long; on ``flock`` all are served in turn.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._fd: int | None = None
+
+    def __enter__(self) -> None:
+        if fcntl is None:
+            return
+        if self._fd is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if fcntl is not None and self._fd is not None:
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        """Give the descriptor back."""
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None

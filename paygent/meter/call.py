@@ -1,0 +1,351 @@
+"""The bracket around one provider call: everything happens in ``_begin`` and ``_finish``."""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from paygent.core.balance import UNLIMITED, Balance, Denied, covers, reserve
+from paygent.core.plan import MODEL_LIMIT, SESSION_SPEND, TOTAL_SPEND
+from paygent.core.pricing import UnpricedTokensError, cost_nusd
+from paygent.core.usage import Usage
+
+if TYPE_CHECKING:
+    from paygent.context import Payer
+    from paygent.core.models import PlanConfig
+    from paygent.meter.meter import Meter
+    from paygent.meter.tariff import Tariff, Terms
+    from paygent.meter.wallet import Purse, Wallet
+
+NO_UNITS = Usage()
+_AUSD_PER_NUSD_MILLI = 10**12
+
+
+class State(enum.IntEnum):
+    """Where a call is in its life; it only ever moves forward."""
+
+    NEW = 0
+    PASSES = 1  # runs unmetered: nobody's, switched off, or a fault of ours
+    HELD = 2
+    DEFERRED = 3  # a stream owns the settlement
+    DONE = 4
+
+
+class Blocked(NamedTuple):
+    """A refusal that no ledger needs to be asked for: ``reason`` is ``unlisted``, ``unpriced`` or ``no_plan``."""
+
+    reason: str
+
+
+class Call:
+    """
+    One metered call.
+
+    Used as ``with call:`` or ``async with call:`` around the provider's answer. Entering gates it, and may
+    raise :class:`PaygentLimitExceeded` or :class:`PaygentUnavailable`; the call must then not be made.
+    ``finish``, ``finish_estimated`` or ``fail`` settles it, whoever comes first; ``defer`` hands the
+    settlement to a stream. Leaving settles what nobody settled.
+    """
+
+    __slots__ = (
+        "forced", "habits", "input_bytes", "input_tokens", "max_output_tokens", "metadata", "meter", "model",
+        "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider", "purses", "session_id", "session",
+        "soft", "source", "started_us", "state", "tariff", "terms", "units", "user_id", "wallet",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        meter: Meter,
+        payer: Payer,
+        provider: str | None,
+        operation: str,
+        model: str | None,
+        input_bytes: int,
+        max_output_tokens: int | None,
+        units: Usage | None = None,
+    ) -> None:
+        self.meter = meter
+        self.payer = payer
+        self.user_id: str = payer.user_id  # type: ignore[assignment]  # Meter.payer() resolves it first
+        self.session_id = payer.session_id
+        self.metadata = payer.metadata
+        self.plan = payer.plan
+        self.provider = provider
+        self.operation = operation
+        self.model = model
+        self.input_bytes = input_bytes
+        self.max_output_tokens = max_output_tokens
+        self.units = units
+        self.pid = meter.pid
+        self.state = State.NEW
+        self.source = "auto"
+        self.forced = False
+        self.soft: Purse | None = None
+        self.tariff: Tariff | None = None
+        self.need_nusd = self.need_tokens = 0
+
+    def __enter__(self) -> Call:
+        self.meter.begin(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.state is State.HELD:
+            self._leave(error)
+
+    async def __aenter__(self) -> Call:
+        await self.meter.begin_async(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.state is State.HELD:
+            self._leave(error)
+
+    def _leave(self, error: BaseException | None) -> None:
+        if error is not None:
+            self.fail(error)
+        else:
+            self.finish_estimated(None, 0)
+
+    # -- settling -------------------------------------------------------------------------------------
+
+    def finish(self, usage: Usage, response_model: str | None = None, tools: Sequence[str] = ()) -> None:
+        """Post what the provider reported."""
+        self.meter.settle(self, usage, response_model, tools, estimated=False)
+
+    def finish_estimated(
+        self,
+        partial: Usage | None,
+        output_bytes: int,
+        response_model: str | None = None,
+        tools: Sequence[str] = (),
+    ) -> None:
+        """Post an estimate: input from *partial* or from the request, output from the bytes seen, at least 1."""
+        input_tokens = partial.input_tokens if partial is not None and partial.input_tokens else self.input_estimate
+        output_tokens = max(1, (output_bytes + 3) // 4, partial.output_tokens if partial is not None else 0)
+        usage = (partial or self.units or NO_UNITS)._replace(
+            input_tokens=input_tokens, output_tokens=output_tokens
+        )
+        self.meter.settle(self, usage, response_model, tools, estimated=True)
+
+    def fail(self, error: BaseException | None) -> None:
+        """The provider refused, or the caller gave up; see :meth:`Meter.fail`."""
+        self.meter.fail(self, error)
+
+    def defer(self) -> None:
+        """A stream settles this call from now on."""
+        if self.state is State.HELD:
+            self.state = State.DEFERRED
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the call holds something that must still be settled."""
+        return self.state is State.HELD or self.state is State.DEFERRED
+
+    # -- sizing ---------------------------------------------------------------------------------------
+
+    @property
+    def input_estimate(self) -> int:
+        """Input tokens as far as they are known before the call."""
+        return int(self.input_bytes * self.habits.tokens_per_byte) + 1
+
+    def size(self, tariff: Tariff) -> Blocked | None:
+        """Work out under *tariff* what the call may need; or say why no plan covers it."""
+        self.tariff = tariff
+        plan = tariff.plan
+        config = plan.config
+        self.habits = habits = self.meter.habits(self.model)
+        self.terms = terms = tariff.terms(self.model or "", self.provider)
+        if self.forced:
+            self.need_nusd = self.need_tokens = 0
+            return None
+        if tariff.blocks_all:
+            return Blocked("no_plan")
+        if self.model is None:
+            return self._size_unknown_model(tariff)
+        if not terms.listed:
+            return Blocked("unlisted")
+        output_tokens = self.max_output_tokens
+        if output_tokens is None:
+            output_tokens = habits.output_estimate(config.pre_call_buffer_tokens)
+        input_tokens = int(self.input_bytes * habits.tokens_per_byte) + 1
+        self.need_tokens = (input_tokens + output_tokens) * plan.safety_milli // 1000
+        return self._price(terms, plan.safety_milli, input_tokens, output_tokens, config)
+
+    def _size_unknown_model(self, tariff: Tariff) -> None:
+        """Only the answer will name the model: the dearest rate of the plan stands in for it."""
+        config = tariff.plan.config
+        input_tokens = int(self.input_bytes * self.habits.tokens_per_byte) + 1
+        output_tokens = self.max_output_tokens
+        if output_tokens is None:
+            output_tokens = self.habits.output_estimate(config.pre_call_buffer_tokens)
+        usage = Usage(input_tokens, output_tokens)
+        rates = [tariff.terms(model).rates for model in config.cost_rates]
+        costs = [cost_nusd(usage, rate) for rate in rates if rate is not None]
+        self.need_nusd = max(costs, default=0) * tariff.plan.safety_milli // 1000 + 1
+
+    def _price(
+        self, terms: Terms, safety_milli: int, input_tokens: int, output_tokens: int, config: PlanConfig
+    ) -> Blocked | None:
+        rates = terms.rates
+        if rates is not None and self.units is None and rates.input_ausd is not None:
+            ausd = input_tokens * rates.input_ausd + output_tokens * (rates.output_ausd or 0)
+            self.need_nusd = ausd * safety_milli // _AUSD_PER_NUSD_MILLI + 1
+            return None
+        try:
+            if rates is None:
+                raise UnpricedTokensError("no rate")
+            usage = (self.units or NO_UNITS)._replace(
+                input_tokens=0 if self.units else input_tokens, output_tokens=0 if self.units else output_tokens
+            )
+            self.need_nusd = cost_nusd(usage, rates) * safety_milli // 1000 + 1
+        except UnpricedTokensError:
+            self.need_nusd = 0
+            self.meter.unpriced(self.model)
+            if self.meter.blocks_unpriced and min(config.max_spend_per_period, config.max_spend_per_session) < 1e18:
+                return Blocked("unpriced")
+        return None
+
+    def need_by_scope(self) -> dict[str, int]:
+        """What the call needs, for the ledger; nothing before its plan is known."""
+        tariff = self.tariff
+        if tariff is None or self.forced:
+            return {}
+        need = {TOTAL_SPEND: self.need_nusd, SESSION_SPEND: self.need_nusd}
+        if self.model is not None:
+            need[MODEL_LIMIT + self.terms.model] = self.need_tokens
+        return {scope: amount for scope, amount in need.items() if tariff.plan.limit_of(scope).hard < UNLIMITED}
+
+    # -- holding (the wallet's lock is held) -----------------------------------------------------------
+
+    def attempt(self, wallet: Wallet, boot_s: float) -> State | Denied | Blocked | None:
+        """Take the holds out of the wallet: ``HELD``, ``PASSES``, a refusal, or None: the ledger must be asked."""
+        if wallet.override is not None:
+            return self.meter.judge_alone(wallet, self, boot_s)
+        tariff = wallet.tariff
+        if tariff is None or boot_s >= wallet.ready_until_s:
+            return None
+        if self.plan is not None and self.plan != wallet.moved_to:
+            return None
+        if not wallet.account.sdk_enabled:  # type: ignore[union-attr]  # known once there is a tariff
+            return State.PASSES
+        if tariff is not self.tariff and (blocked := self.size(tariff)) is not None:
+            return blocked
+        purses = self._purses(wallet, boot_s)
+        if purses is None:
+            return None
+        period, session, tokens, _ = purses
+        need = self.need_nusd
+        if not (
+            covers(period.held, need, period.lease)
+            and covers(session.held, need, session.lease)
+            and (tokens is None or covers(tokens.held, self.need_tokens, tokens.lease))
+        ):
+            refused = wallet.refused
+            if refused is not None and boot_s < wallet.refused_until_s and self._is_refused(refused):
+                return Denied(refused[0], busy=False)
+            if not self.forced:
+                return None
+        self._take(purses, wallet, boot_s)
+        return State.HELD
+
+    def attempt_alone(
+        self, wallet: Wallet, purses: tuple[Any, ...] | None, boot_s: float
+    ) -> State | Denied | Blocked:
+        """Judge by what is known here, against the whole limit: the ledger is away or was overridden."""
+        tariff = wallet.tariff
+        assert tariff is not None
+        if tariff is not self.tariff and (blocked := self.size(tariff)) is not None:
+            return blocked
+        purses = purses or self._purses(wallet, boot_s)
+        assert purses is not None
+        balances = {p.scope: Balance(p.hard, p.used, p.held) for p in purses[:3] if p is not None}
+        outcome = reserve(balances, self.need_by_scope(), exact=tariff.plan.exact, slice_calls=0)
+        if isinstance(outcome, Denied):
+            return outcome
+        self._take(purses, wallet, boot_s)
+        return State.HELD
+
+    def force(self, wallet: Wallet, boot_s: float) -> None:
+        """Hold without room: the call runs all the same (``raise_on_hard_gate=False``)."""
+        purses = self._purses(wallet, boot_s)
+        if purses is not None:
+            self._take(purses, wallet, boot_s)
+
+    def _is_refused(self, refused: tuple[str, bool, int]) -> bool:
+        """Whether a refusal remembered for *scope* covers this call: a smaller one may still fit exactly."""
+        scope, exact, amount = refused
+        need = self.need_by_scope().get(scope)
+        return need is not None and (not exact or need >= amount)
+
+    def _purses(self, wallet: Wallet, boot_s: float) -> tuple[Purse, Purse, Purse | None, Purse | None] | None:
+        if self.session_id is None:
+            session_purse = wallet.session_purse
+            self.session = wallet.session
+            if session_purse is None:
+                return None
+        else:
+            self.session = wallet.session_of(self.session_id, boot_s)
+            if self.session is None:
+                return None
+            session_purse = wallet.purse(SESSION_SPEND, self.session.window)
+        if self.model is None:
+            return wallet.period_purse, session_purse, None, None  # type: ignore[return-value]
+        pair = wallet.models.get(self.terms.model) or wallet.model_purses(self.terms.model)
+        return wallet.period_purse, session_purse, pair[0], pair[1]  # type: ignore[return-value]
+
+    def _take(
+        self, purses: tuple[Purse, Purse, Purse | None, Purse | None], wallet: Wallet, boot_s: float
+    ) -> None:
+        period, session, tokens, _ = purses
+        period.held += self.need_nusd
+        session.held += self.need_nusd
+        if period.posted + period.unsettled >= period.soft:
+            self.soft = period
+        elif session.posted + session.unsettled >= session.soft:
+            self.soft = session
+        if tokens is not None:
+            tokens.held += self.need_tokens
+            if self.soft is None and tokens.posted + tokens.unsettled >= tokens.soft:
+                self.soft = tokens
+        self.purses = purses
+        self.wallet = wallet
+        self.started_us = int(boot_s * 1e6) + wallet.offset_us
+        self.state = State.HELD
+
+    def json_metadata(self) -> dict[str, Any] | None:
+        """The caller's metadata as JSON can hold it: what it cannot is kept as text."""
+        if not self.metadata:
+            return None
+        loaded: dict[str, Any] = json.loads(json.dumps(self.metadata, default=str, skipkeys=True))
+        return loaded
+
+    def release(self) -> None:
+        """Void the holds."""
+        period, session, tokens, _ = self.purses
+        period.close(self.need_nusd, 0)
+        session.close(self.need_nusd, 0)
+        if tokens is not None:
+            tokens.close(self.need_tokens, 0)
+
+    def post(self, cost_nusd: int, tokens: int) -> Purse | None:
+        """Void the holds and post the true amounts; returns a purse that this carries over its soft mark."""
+        period, session, tokens_purse, cost_purse = self.purses
+        need_nusd = self.need_nusd
+        crossed = None
+        for purse in (period, session):
+            purse.close(need_nusd, cost_nusd)
+            if purse.posted + purse.unsettled - cost_nusd < purse.soft <= purse.posted + purse.unsettled:
+                crossed = purse
+        if tokens_purse is not None and cost_purse is not None:
+            tokens_purse.close(self.need_tokens, tokens)
+            if tokens_purse.used - tokens < tokens_purse.soft <= tokens_purse.used:
+                crossed = tokens_purse
+            cost_purse.unsettled += cost_nusd
+        return crossed

@@ -1,0 +1,223 @@
+"""Settling: usage to tokens to cost, the event into the journal, the amounts onto the purses."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from paygent.context import Payer
+from paygent.core.events import Event, to_model
+from paygent.core.pricing import UnpricedTokensError, cost_nusd, tool_cost_nusd
+from paygent.core.usage import Usage
+from paygent.ledger import Job
+from paygent.meter.audit import fire
+from paygent.meter.call import Call, State
+from paygent.meter.ids import id_for_key
+from paygent.meter.live import refresh
+
+if TYPE_CHECKING:
+    from paygent.meter.jobs import JobLine
+    from paygent.meter.meter import Meter
+    from paygent.meter.tariff import Tariff, Terms
+
+TOKENS_MAX = 100_000_000
+
+
+def wall_us() -> int:
+    """The wall clock of this machine, in microseconds."""
+    return time.time_ns() // 1000
+
+
+def claim(meter: Meter, call: Call) -> bool:
+    """Whether it is ours to settle *call*: once, and only in the process that made it."""
+    if not call.is_open or call.pid != meter.pid:
+        return False
+    with call.wallet.lock:
+        if not call.is_open:
+            return False
+        call.state = State.DONE
+        return True
+
+
+def settle(
+    meter: Meter,
+    call: Call,
+    usage: Usage,
+    response_model: str | None,
+    tools: Sequence[str],
+    *,
+    estimated: bool,
+    event_id: str | None = None,
+    cost: int | None = None,
+    description: str | None = None,
+) -> Event | None:
+    """Price a finished call, journal it and post it."""
+    if not claim(meter, call):
+        return None
+    tariff = call.tariff
+    assert tariff is not None
+    if cost is not None:
+        tokens_nusd, source = cost, "caller"
+    elif not 0 <= usage.input_tokens + usage.output_tokens <= TOKENS_MAX or min(usage[:2]) < 0:
+        usage, estimated, tokens_nusd = *_as_held(meter, call), call.need_nusd
+        source = "hold"
+    else:
+        tokens_nusd, source, estimated = _cost(meter, call, tariff, usage, response_model, estimated)
+    tools_nusd = 0
+    if tools and tariff.plan.config.tool_costs:
+        config = tariff.plan.config
+        tools_nusd = tool_cost_nusd(tools, config.tool_costs, config.default_tool_cost)
+    event = _event(call, usage, response_model, tools, tokens_nusd, tools_nusd, source, estimated, event_id or meter.new_id())
+    if description is not None or cost is not None:
+        event = event._replace(description=description, cost_explicit=int(cost is not None))
+    if not estimated and call.source == "auto":
+        call.habits.learn(call.input_bytes, usage.input_tokens, usage.output_tokens)
+    post(meter, call, event)
+    return event
+
+
+def _as_held(meter: Meter, call: Call) -> tuple[Usage, bool]:
+    """A report that cannot be right is posted as what was held, and flagged."""
+    meter.warn_once(f"absurd {call.model}", f"{call.model!r} reported impossible usage; the reservation is posted")
+    input_tokens = call.input_estimate
+    return Usage(input_tokens, max(1, call.need_tokens - input_tokens)), True
+
+
+def _cost(
+    meter: Meter, call: Call, tariff: Tariff, usage: Usage, response_model: str | None, estimated: bool
+) -> tuple[int, str | None, bool]:
+    """Price in nano-dollars, where the rate came from, and whether the amount is an estimate."""
+    terms = _terms(call, tariff, response_model)
+    if terms.rates is None:
+        if call.operation != "manual":
+            meter.unpriced(response_model or call.model)
+        return 0, "unpriced", estimated
+    try:
+        return cost_nusd(usage, terms.rates), terms.rate_source, estimated
+    except UnpricedTokensError:
+        meter.unpriced(response_model or call.model)
+        return call.need_nusd, terms.rate_source, True
+
+
+def _terms(call: Call, tariff: Tariff, response_model: str | None) -> Terms:
+    """The plan's rate for the model that answered, else for the one asked for, else the catalogue's likewise."""
+    terms = call.terms
+    if response_model is None or response_model == call.model:
+        return terms
+    answered = tariff.terms(response_model, call.provider)
+    if terms.rate_source == "plan":
+        return answered if answered.rate_source == "plan" else terms
+    return answered if answered.rates is not None else terms
+
+
+def _event(
+    call: Call,
+    usage: Usage,
+    response_model: str | None,
+    tools: Sequence[str],
+    tokens_nusd: int,
+    tools_nusd: int,
+    rate_source: str | None,
+    estimated: bool,
+    event_id: str,
+) -> Event:
+    session = call.session
+    period, session_purse, tokens, _ = call.purses
+    if tokens is not None:
+        model: str | None = call.terms.model
+    else:
+        assert call.tariff is not None
+        model = call.tariff.terms(response_model, call.provider).model if response_model else None
+    return Event(
+        event_id, call.user_id, call.started_us, period.window.key, session_purse.window.key, session.session_id,
+        call.provider, call.operation, model, call.model or response_model, response_model,
+        usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens, usage.cache_write_input_tokens,
+        usage.reasoning_output_tokens, tokens_nusd, tools_nusd, list(tools) if tools else (),
+        call.json_metadata(), call.source, int(estimated), 0, rate_source, None,
+    )  # fmt: skip
+
+
+def post(meter: Meter, call: Call, event: Event) -> None:
+    """Journal *event*, then post it: what is in memory is then never more than what a crash leaves."""
+    meter.journal.append(event)
+    wallet = call.wallet
+    cost, tokens = event.cost_nusd, event.total_tokens
+    with wallet.lock:
+        if call.purses[2] is None and event.model is not None:
+            call.purses = (*call.purses[:2], *_uncovered(call, event))
+        crossed = call.post(cost, tokens)
+        wallet.events.append(event)
+        full = len(wallet.events) == meter.options.max_batch_size
+        waiting = bool(wallet.asks)
+        if wallet.state is not None:
+            refresh(wallet)
+    if full:
+        meter.exporter.submit(wallet)
+    if crossed is not None and call.soft is None:
+        meter.crossed_soft(call, crossed)
+    if meter.callbacks.usage:
+        fire(meter.callbacks.usage, to_model(event))
+    if waiting:
+        meter.freed(wallet)
+
+
+def _uncovered(call: Call, event: Event) -> tuple[Any, Any]:
+    """The purses of a model that only the answer named; nothing was held on them."""
+    assert event.model is not None
+    call.need_tokens = 0
+    return call.wallet.model_purses(event.model)
+
+
+def may_be_billed(error: BaseException | None) -> bool:
+    """
+    Whether a provider may charge for a call that ended in *error*: it was given up after it was sent.
+
+    Errors are told by name, since the SDKs and their HTTP clients are never imported here.
+    """
+    if error is None:
+        return False
+    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
+        return True
+    causes: BaseException | None = error
+    names = []
+    while causes is not None and len(names) < 8:
+        names.append(type(causes).__name__)
+        causes = causes.__cause__
+    if any(name in ("ConnectTimeout", "PoolTimeout", "ConnectError") for name in names):
+        return False
+    return any("Timeout" in name for name in names)
+
+
+# -- batches and background responses ------------------------------------------------------------------
+
+
+def remember_job(meter: Meter, payer: Payer, provider: str, job_id: str, model: str | None) -> None:
+    """Store whom a batch belongs to."""
+    assert payer.user_id is not None
+    metadata = dict(payer.metadata) if payer.metadata else None
+    job = Job(job_id, payer.user_id, payer.session_id, provider, model, metadata)
+    meter.exporter.call(lambda ledger: ledger.put_job(job))
+
+
+def job_results(meter: Meter, provider: str, name: str, lines: Sequence[JobLine]) -> None:
+    """Look up whose batch it is on the ledger thread, then post its lines; reading them twice counts once."""
+    found = meter.exporter.call(lambda ledger: ledger.job(provider, name))
+    found.add_done_callback(lambda future: _post_job(meter, future.result(), lines) if not future.exception() else None)
+
+
+def _post_job(meter: Meter, job: Job | None, lines: Sequence[JobLine]) -> None:
+    if job is None:
+        meter.warn_once("unknown batch", "results of a batch were read that no user is known for: not metered")
+        return
+    payer = Payer(job.user_id, job.session_id, None, job.metadata)
+    for line in lines:
+        call = Call(meter, payer, job.provider, "batch", line.model or job.model, 0, None)
+        event_id = id_for_key(job.user_id, f"{job.provider}:{job.job_id}:{line.key}")
+        meter.when_open(call, partial(_post_line, meter, call, line, event_id))
+
+
+def _post_line(meter: Meter, call: Call, line: JobLine, event_id: str) -> None:
+    settle(meter, call, line.usage, line.model, line.tools, estimated=False, event_id=event_id)

@@ -1,0 +1,98 @@
+"""What each model costs and may use under one plan, worked out once per model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from paygent.core import names
+from paygent.core.pricing import Rates, rates_from_plan
+
+if TYPE_CHECKING:
+    from paygent.core.plan import CompiledPlan
+
+Lookup = Callable[[str, "str | None"], "Rates | None"]
+TERMS_MAX = 1000
+
+
+class Terms:
+    """
+    One model under one plan.
+
+    ``model`` is the name that the plan knows, else the name that was asked for. ``listed`` is false for a
+    model that a plan which lists models names nowhere. ``rates`` of ``None``: nobody knows what it costs.
+    """
+
+    __slots__ = ("listed", "model", "rate_source", "rates")
+
+    def __init__(self, model: str, rates: Rates | None, rate_source: str | None, listed: bool) -> None:
+        self.model = model
+        self.rates = rates
+        self.rate_source = rate_source
+        self.listed = listed
+
+
+class Tariff:
+    """A compiled plan and the terms of the models met so far."""
+
+    __slots__ = ("_lookup", "_terms", "blocks_all", "plan")
+
+    def __init__(self, plan: CompiledPlan, lookup: Lookup) -> None:
+        self.plan = plan
+        self.blocks_all = False  # no plan at all, and init(no_plan="block")
+        self._lookup = lookup
+        self._terms: dict[tuple[str, str | None], Terms] = {}
+
+    def terms(self, model: str, provider: str | None = None) -> Terms:
+        """The terms of *model*; the number kept is bounded, since users choose the names."""
+        terms = self._terms.get((model, provider))
+        if terms is None:
+            if len(self._terms) >= TERMS_MAX:
+                self._terms.clear()
+            terms = self._terms[model, provider] = self._work_out(model, provider)
+        return terms
+
+    def _work_out(self, model: str, provider: str | None) -> Terms:
+        config = self.plan.config
+        rated = names.match(model, config.cost_rates)
+        limited = names.match(model, config.model_limits)
+        known = limited or rated or model
+        listed = bool(limited or rated or config.default_cost_rate or not self.plan.lists_models)
+        if rated is not None:
+            return Terms(known, rates_from_plan(config.cost_rates[rated], self._lookup(model, provider)), "plan", listed)
+        if config.default_cost_rate is not None:
+            rates = rates_from_plan(config.default_cost_rate, self._lookup(model, provider))
+            return Terms(known, rates, "plan_default", listed)
+        found = self._lookup(model, provider)
+        return Terms(known, found, "catalogue" if found is not None else None, listed)
+
+
+class Habits:
+    """
+    What finished calls of one model teach: input tokens per byte, and how long its answers get.
+
+    ``output_tokens`` falls slowly and rises at once, so that it stays near the upper end of what is seen.
+    """
+
+    __slots__ = ("calls", "output_tokens", "tokens_per_byte")
+
+    LEARNED_AFTER = 8
+
+    def __init__(self) -> None:
+        self.calls = 0
+        self.tokens_per_byte = 0.25
+        self.output_tokens = 0.0
+
+    def learn(self, input_bytes: int, input_tokens: int, output_tokens: int) -> None:
+        """Note one finished call."""
+        self.calls += 1
+        if input_bytes > 0 and input_tokens > 0:
+            self.tokens_per_byte += (input_tokens / input_bytes - self.tokens_per_byte) * 0.1
+        if output_tokens >= self.output_tokens:
+            self.output_tokens = output_tokens
+        else:
+            self.output_tokens += (output_tokens - self.output_tokens) * 0.02
+
+    def output_estimate(self, buffer_tokens: int) -> int:
+        """The output to reserve where the call names no limit."""
+        return int(self.output_tokens) + 1 if self.calls >= self.LEARNED_AFTER else buffer_tokens

@@ -1,0 +1,313 @@
+"""The wallet: what one process may spend for one user, in memory, and how it talks to the ledger."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from paygent.core.balance import UNLIMITED, within
+from paygent.core.events import Event
+from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NO_LIMIT, SESSION_SPEND, TOTAL_SPEND, Limit
+from paygent.core.windows import Window
+from paygent.ledger import GRANT_TTL_S, Account, Bucket, LeaseReply, LeaseRequest, Session
+
+if TYPE_CHECKING:
+    from paygent.meter.call import Call
+    from paygent.meter.tariff import Tariff
+
+IDLE_S = 5.0
+SESSIONS_MAX = 64
+
+
+class Purse:
+    """
+    One scope in one window: what the ledger last said, and what this process did since.
+
+    ``lease`` is what is granted and not yet posted, ``held`` the open holds on it, ``unsettled`` what was
+    posted here and is not yet in ``posted``. Nano-dollars, or tokens for a model's limit.
+    """
+
+    __slots__ = (
+        "cap", "hard", "held", "lease", "others", "posted", "scope", "sent", "soft", "unsettled", "window",
+    )  # fmt: skip
+
+    def __init__(self, scope: str, window: Window, limit: Limit) -> None:
+        self.scope = scope
+        self.window = window
+        self.posted = self.unsettled = self.held = self.others = self.sent = 0
+        self.lease = UNLIMITED
+        self.limited_by(limit)
+
+    def limited_by(self, limit: Limit) -> None:
+        """Take on *limit*; a purse that becomes limited starts with nothing but its holds."""
+        if limit.hard >= UNLIMITED:
+            self.lease = UNLIMITED
+        elif self.lease >= UNLIMITED >> 1:
+            self.lease = 0
+        self.cap, self.soft, self.hard = limit
+
+    def close(self, need: int, amount: int) -> None:
+        """
+        End a hold of *need* and post *amount*.
+
+        What a grant went past the limit is for its one call; it must not be there for the next.
+        """
+        self.held -= need
+        self.lease -= amount
+        self.unsettled += amount
+        if self.hard < UNLIMITED:
+            self.lease = within(self.lease, self.held, self.hard - self.posted - self.unsettled - self.others)
+
+    @property
+    def finite(self) -> bool:
+        """Whether the plan limits this scope; only then is it leased."""
+        return self.hard < UNLIMITED
+
+    @property
+    def used(self) -> int:
+        """Posted by anyone as far as is known here, and by this process since."""
+        return self.posted + self.unsettled
+
+    @property
+    def bucket(self) -> Bucket:
+        return self.scope, self.window.key
+
+
+class Ask:
+    """A caller that waits for the ledger: it gets its hold, a refusal, or runs out of patience."""
+
+    __slots__ = ("call", "future", "since_s")
+
+    def __init__(self, call: Call, since_s: float) -> None:
+        self.call = call
+        self.since_s = since_s
+        self.future: Future[None] = Future()
+
+
+class Wallet:
+    """
+    Everything this process knows of one user. All fields are guarded by ``lock``; nothing under it waits.
+
+    Times are seconds of this machine's boot clock; ``offset_us`` leads from there to the ledger's clock.
+    Past ``ready_until_s`` (a window's end, the grant's deadline) nothing is admitted before the ledger is
+    asked again. ``override`` says that a user's live state was edited: this process alone then judges.
+    """
+
+    __slots__ = (
+        "account", "announce", "answered_s", "asks", "contended", "deadline_s", "events", "in_flight",
+        "lease_id", "lock", "models", "moved_to", "offset_us", "override", "period", "period_purse", "poll_at_s", "poll_s", "purses", "ready_until_s",
+        "refused", "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
+        "sharers", "stale", "state", "tariff", "touched_s", "user_id",
+    )  # fmt: skip
+
+    def __init__(self, user_id: str, lease_id: str) -> None:
+        self.user_id = user_id
+        self.lease_id = lease_id
+        self.lock = threading.Lock()
+        self.account: Account | None = None
+        self.tariff: Tariff | None = None
+        self.period: Window | None = None
+        self.session: Session | None = None
+        self.sessions: dict[str, Session] | None = None
+        self.purses: dict[Bucket, Purse] = {}
+        self.models: dict[str, tuple[Purse, Purse]] = {}
+        self.period_purse: Purse | None = None
+        self.session_purse: Purse | None = None
+        self.asks: deque[Ask] | None = None
+        self.events: list[Event] = []
+        self.sent_events: list[Event] | None = None
+        self.override: Any = None
+        self.in_flight = self.stale = self.contended = False
+        self.announce = True
+        self.moved_to: str | None = None
+        self.state: Any = None
+        self.ready_until_s = self.deadline_s = self.answered_s = self.sent_s = self.touched_s = 0.0
+        self.poll_at_s = self.poll_s = self.refused_until_s = 0.0
+        self.refused: tuple[str, bool, int] | None = None
+        self.sharers = 1
+        self.offset_us = 0
+
+    @property
+    def live(self) -> Any:
+        """The live state that somebody holds, if any."""
+        return self.override or (self.state() if self.state is not None else None)
+
+    # -- purses ---------------------------------------------------------------------------------------
+
+    def purse(self, scope: str, window: Window) -> Purse:
+        """The purse of *scope* in *window*, made when it is first touched."""
+        purse = self.purses.get((scope, window.key))
+        if purse is None:
+            limit = self.tariff.plan.limit_of(scope) if self.tariff is not None else NO_LIMIT
+            purse = self.purses[scope, window.key] = Purse(scope, window, limit)
+        return purse
+
+    def model_purses(self, model: str) -> tuple[Purse, Purse]:
+        """Tokens and cost of *model* in the running period."""
+        pair = self.models.get(model)
+        if pair is None:
+            assert self.period is not None
+            pair = (self.purse(MODEL_LIMIT + model, self.period), self.purse(MODEL_COST + model, self.period))
+            self.models[model] = pair
+        return pair
+
+    def session_of(self, own_id: str | None, boot_s: float) -> Session | None:
+        """The running session of a call, or ``None`` if the ledger must name it first."""
+        session = self.session if own_id is None else (self.sessions or {}).get(own_id)
+        if session is None or self.now_us(boot_s) >= session.window.end_us:
+            return None
+        return session
+
+    def now_us(self, boot_s: float) -> int:
+        """The ledger's clock."""
+        return int(boot_s * 1e6) + self.offset_us
+
+    # -- talking to the ledger ------------------------------------------------------------------------
+
+    def prepare(self, seq: int, boot_s: float) -> LeaseRequest | None:
+        """
+        Build the next operation, or ``None`` where one is in flight already.
+
+        What is idle beyond the share of this process is given back here, at the moment of sending, so that
+        it cannot be spent while the operation is under way.
+        """
+        with self.lock:
+            if self.in_flight:
+                return None
+            self.in_flight, self.sent_s, self.stale = True, boot_s, False
+            self.sent_events, self.events = self.events, []
+            request = LeaseRequest(self.user_id, self.lease_id, seq, events=list(self.sent_events))
+            if self.asks:
+                head = self.asks[0].call
+                request.begin_session = True
+                request.session_id = head.session_id
+                request.plan = head.plan
+                request.need = head.need_by_scope()
+            for purse in self.purses.values():
+                purse.sent = purse.unsettled
+                if purse.finite:
+                    purse.lease = purse.held + (0 if request.need else self._kept(purse, boot_s))
+                    if purse.lease > 0:
+                        request.held[purse.bucket] = purse.held
+                        request.keep[purse.bucket] = purse.lease
+            return request
+
+    def _kept(self, purse: Purse, boot_s: float) -> int:
+        """How much of a purse's idle amount stays; past its time, and once no calls come any more, none."""
+        idle = purse.lease - purse.held
+        over = self.now_us(boot_s) >= purse.window.end_us or boot_s >= self.deadline_s
+        if idle <= 0 or over or self.contended or self.touched_s + IDLE_S < boot_s:
+            return 0
+        room = purse.hard - purse.used - purse.held - purse.others
+        return max(0, min(idle, room // (2 * max(1, self.sharers))))
+
+    def receive(self, request: LeaseRequest, reply: LeaseReply, tariff: Tariff, boot_s: float) -> None:
+        """Take over what the ledger says; what was posted here meanwhile stays on top."""
+        with self.lock:
+            self.in_flight = False
+            self.sent_events = None
+            self.answered_s = boot_s
+            self.sharers, self.contended = reply.sharers, reply.contended
+            if request.plan is not None:
+                self.moved_to = request.plan
+            self.offset_us = reply.now_us - int(boot_s * 1e6)
+            if self.override is not None:
+                for purse in self.purses.values():
+                    purse.posted += purse.sent
+            else:
+                self.account = reply.account
+                self.limited_by(tariff)
+                self.windows(reply.period, request.session_id, reply.session)
+                for bucket, amount in reply.posted.items():
+                    self._known_purse(bucket).posted = amount
+            for bucket, purse in list(self.purses.items()):
+                purse.unsettled -= purse.sent
+                purse.sent = 0
+                purse.others = reply.others.get(bucket, 0)
+                if purse.finite:
+                    purse.lease += reply.lease.get(bucket, 0) - request.keep.get(bucket, 0)
+                if self._is_over(purse):
+                    del self.purses[bucket]
+            self.deadline_s = self.sent_s + GRANT_TTL_S
+            self._be_ready_until()
+
+    def failed(self) -> None:
+        """The operation did not come through: its events wait for the next one."""
+        with self.lock:
+            self.in_flight = False
+            self.events = (self.sent_events or []) + self.events
+            self.sent_events = None
+            for purse in self.purses.values():
+                purse.sent = 0
+
+    def limited_by(self, tariff: Tariff) -> None:
+        """Take on a plan; a new one is judged from the next call on, open holds keep their price."""
+        if tariff is self.tariff:
+            return
+        self.tariff, self.refused = tariff, None
+        for purse in self.purses.values():
+            purse.limited_by(tariff.plan.limit_of(purse.scope))
+
+    def windows(self, period: Window, own_id: str | None, session: Session | None) -> None:
+        """Enter the windows that the ledger named."""
+        if period != self.period:
+            self.models = {}
+        self.period = period
+        self.period_purse = self.purse(TOTAL_SPEND, period)
+        if session is not None:
+            if own_id is None:
+                self.session = session
+                self.session_purse = self.purse(SESSION_SPEND, session.window)
+            else:
+                if self.sessions is None or len(self.sessions) >= SESSIONS_MAX:
+                    self.sessions = {}
+                self.sessions[own_id] = session
+                self.purse(SESSION_SPEND, session.window)
+
+    def _be_ready_until(self) -> None:
+        assert self.period is not None and self.tariff is not None
+        ends_us = min(self.period.end_us, self.session.window.end_us if self.session else self.period.end_us)
+        ends_s = (ends_us - self.offset_us) / 1e6
+        self.ready_until_s = ends_s if self.tariff.plan.unlimited else min(ends_s, self.deadline_s)
+
+    def _known_purse(self, bucket: Bucket) -> Purse:
+        purse = self.purses.get(bucket)
+        if purse is None:
+            windows = [self.period, *(session.window for session in self._live_sessions())]
+            found = [window for window in windows if window is not None and window.key == bucket[1]]
+            purse = self.purse(bucket[0], found[0] if found else Window(bucket[1], 0, 0))
+        return purse
+
+    def _live_sessions(self) -> list[Session]:
+        return [s for s in (self.session, *(self.sessions or {}).values()) if s is not None]
+
+    def _is_over(self, purse: Purse) -> bool:
+        """Whether a purse belongs to a window that is past, with nothing open in it any more."""
+        if purse.held or purse.unsettled or self.period is None:
+            return False
+        if purse.scope == SESSION_SPEND:
+            return all(purse.window.key != session.window.key for session in self._live_sessions())
+        return purse.window.key != self.period.key
+
+    def is_due(self, boot_s: float) -> bool:
+        """Whether the ledger has something to hear from this wallet, or it something to hear back."""
+        if self.asks:
+            return boot_s >= self.poll_at_s
+        if self.events or self.stale:
+            return True
+        leased = any(purse.finite and purse.lease > 0 for purse in self.purses.values())
+        return leased and (boot_s > self.touched_s + IDLE_S or boot_s > self.sent_s + GRANT_TTL_S / 2)
+
+    @property
+    def idle_lease(self) -> bool:
+        """Whether something is leased that no call holds."""
+        return any(purse.finite and purse.lease > purse.held for purse in self.purses.values())
+
+    @property
+    def forgettable(self) -> bool:
+        """Whether nothing is open or unsettled here, so that the wallet may be dropped from memory."""
+        if self.events or self.asks or self.in_flight or self.live is not None:
+            return False
+        return not any(p.held or p.unsettled or (p.finite and p.lease > 0) for p in self.purses.values())

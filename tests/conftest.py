@@ -1,0 +1,23 @@
+"""What every test starts from: an empty home and no configuration in the environment."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+CONFIGURATION = ("PAYGENT_", "OPENAI_", "ANTHROPIC_")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every-extra", action="store_true", help="also install the extras that are very large")
+
+
+@pytest.fixture(autouse=True)
+def _empty_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees or touches the developer's own ledger, keys or settings."""
+    home: Path = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("HOME", str(home))
+    for name in [name for name in os.environ if name.startswith(CONFIGURATION)]:
+        monkeypatch.delenv(name)

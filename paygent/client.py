@@ -503,7 +503,7 @@ class Paygent:
             changes["plan"] = plan
             changes.setdefault("own_config", None)
         wallet = accounts.put_account(self._meter, _known(user_id), changes, plan_config)
-        self._meter.announce(wallet)
+        self._meter.gate.announce(wallet)
         return live_state(self._meter, wallet)
 
 

@@ -20,7 +20,9 @@ def report(place: str, error: BaseException) -> None:
     first = place not in _reported
     _reported.add(place)
     level = logging.WARNING if first else logging.DEBUG
-    log.log(level, "Paygent could not %s; the call goes on: %r", place, error, exc_info=error if first else None)
+    log.log(
+        level, "Paygent could not %s; the call goes on: %r", place, error, exc_info=error if first else None
+    )
 
 
 @contextmanager

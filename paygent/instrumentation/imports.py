@@ -24,7 +24,7 @@ _hooks: dict[str, Hook] = {}
 
 def when_imported(hooks: Mapping[str, Hook]) -> None:
     """
-    Run each hook on the modules of its name (or, ending in a dot, its prefix): those here now, and later ones.
+    Run each hook on the modules of its name (or, ending in a dot, its prefix): those here and later ones.
 
     Hooks given before under the same name are replaced.
     """

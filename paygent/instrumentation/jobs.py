@@ -133,7 +133,7 @@ def _count_polled(meter: MeterPort, path: str, result: Any) -> None:
         meter.job_results("openai", job_id, [line])
 
 
-# --- results, line by line ----------------------------------------------------------------------------------
+# --- results, line by line --------------------------------------------------------------------------------
 
 
 def line_of(provider: str, value: Any) -> JobLine | None:
@@ -266,4 +266,3 @@ def _count_as_read(meter: MeterPort, provider: str, job_id: str, response: Any) 
         _report_content(meter, provider, job_id, body.content(encoding))
 
     tap_response(response, closed, body.feed)
-

@@ -126,5 +126,7 @@ def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             given[_NAMES[name]] = value
         elif name not in _warned:
             _warned.add(name)
-            log.warning("Paygent does not know the keyword %r and leaves it out; it knows %s", name, list(_NAMES))
+            log.warning(
+                "Paygent does not know the keyword %r and leaves it out; it knows %s", name, list(_NAMES)
+            )
     return given, rest

@@ -1,8 +1,8 @@
 """
 Which operation a request is: a table over the paths of both providers.
 
-Paths are those that the SDKs hand to ``request``, without the query. Azure, Bedrock and Vertex clients rewrite
-theirs below the seam; the rewritten forms are known too, for requests made with the clients' own ``post()``.
+Paths are those that the SDKs hand to ``request``, without the query. Azure, Bedrock and Vertex clients
+rewrite theirs below the seam; the rewritten forms are known too, for requests made with ``client.post()``.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ _LIVE = _openai("live", "unmetered")
 _AGENTS = _openai("agents", "unmetered")
 _TUNING = _openai("fine_tuning", "unmetered")
 _FREE = {"openai": _openai("free", "free"), "anthropic": _anthropic("free", "free")}
-_UNKNOWN = {"openai": _openai("unknown", "unknown"), "anthropic": _anthropic("unknown", "unknown", EventReader)}
+_UNKNOWN = {
+    "openai": _openai("unknown", "unknown"),
+    "anthropic": _anthropic("unknown", "unknown", EventReader),
+}
 
 # "{}" stands for one segment.
 _OPENAI: dict[str, Operation] = {

@@ -66,7 +66,9 @@ class RawTally(Tally):
 
     __slots__ = ("_encoding", "_is_stream", "_operation", "body", "parsed")
 
-    def __init__(self, call: CallPort, operation: Operation, units: Usage | None, response: Any, is_stream: bool) -> None:
+    def __init__(
+        self, call: CallPort, operation: Operation, units: Usage | None, response: Any, is_stream: bool
+    ) -> None:
         super().__init__(call, operation.reader(), units)
         self._operation = operation
         self._is_stream = is_stream

@@ -1,9 +1,7 @@
 """
 Readers of streams: what one stream has reported so far, event by event.
 
-A reader is fed every event, as an SDK model (or :class:`~paygent.instrumentation._fields.Loose` JSON), and keeps
-four things: the usage reported, the bytes of output seen (text, tool arguments, reasoning), the model and the
-names of tools. ``see`` returns true on the event after which usage is final.
+A reader is fed every event, as an SDK model or :class:`~paygent.instrumentation._fields.Loose` JSON, and
 """
 
 from __future__ import annotations
@@ -75,7 +73,7 @@ class ChatReader(Reader):
         return not choices
 
     def _rest(self, delta: Any) -> None:
-        """Count what a delta without content carries: tool calls, refusals, and reasoning of other servers."""
+        """Count what a delta without content carries: tool calls, refusals, reasoning of other servers."""
         if delta is None:
             return
         parts = fields(delta)

@@ -132,5 +132,3 @@ class ProviderRegistry:
                 candidate.receive(call, result)
                 return
         call.finish_estimated(None, 0)
-
-

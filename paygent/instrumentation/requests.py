@@ -11,7 +11,7 @@ from paygent.core.usage import Usage
 from paygent.instrumentation._fields import fields, items, text, utf8_length
 from paygent.instrumentation.operations import Operation
 
-# Bytes of text that cost about as many tokens as one picture (a few hundred to 1 600 tokens, at 4 bytes each).
+# Bytes of text that cost about as much as one picture (a few hundred to 1 600 tokens, at 4 bytes each).
 PICTURE_BYTES = 4_000
 # Base64 characters that cost about as much as one byte of text: sound at 10 tokens a second, and documents.
 _SOUND_RATIO = 100
@@ -46,6 +46,7 @@ _NOT_PROMPT = frozenset(
     )
 )
 _PICTURES = frozenset(("image_url", "input_image", "image", "image_file", "computer_screenshot"))
+_DOCUMENTS = frozenset(("document", "file", "input_file"))
 _NOTHING: dict[str, Any] = {}
 
 
@@ -127,7 +128,7 @@ def _object_bytes(parts: Mapping[str, Any]) -> int:
             return PICTURE_BYTES
         if kind == "input_audio":
             return PICTURE_BYTES + _encoded(parts, "input_audio", "data") // _SOUND_RATIO
-        if kind == "document" or kind == "file" or kind == "input_file":
+        if kind in _DOCUMENTS:
             return _document_bytes(parts)
     total = 0
     for value in parts.values():

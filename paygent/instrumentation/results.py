@@ -1,8 +1,8 @@
 """
 The shapes in which the SDKs hand back one and the same answer, and how each is settled.
 
-A parsed model (or dictionary); a ``Stream``; a raw wrapper already read; a raw wrapper of a stream; a response
-not read yet (``with_streaming_response``). Frameworks get the last three most of the time.
+A parsed model (or dictionary); a ``Stream``; a raw wrapper already read; a raw wrapper of a stream; a
+response not read yet (``with_streaming_response``). Frameworks get the last three most of the time.
 """
 
 from __future__ import annotations

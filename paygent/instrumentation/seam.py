@@ -24,7 +24,7 @@ from paygent.instrumentation.jobs import WATCHED, answer_of, pending_id, report_
 from paygent.instrumentation.operations import KNOWN_ANTHROPIC, KNOWN_OPENAI, Operation, operation_of
 from paygent.instrumentation.ports import CallPort, MeterPort
 from paygent.instrumentation.requests import ask_of, body_of
-from paygent.instrumentation.results import settle
+from paygent.instrumentation.results import settle, shape_of
 from paygent.meter import active
 
 PROVIDERS = ("openai", "anthropic")
@@ -45,7 +45,9 @@ class Exchange:
 
     __slots__ = ("_body", "_hide", "_meter", "_operation", "_payer", "_units", "call", "options")
 
-    def __init__(self, call: Any, options: Any, meter: Any = None, operation: Operation | None = None) -> None:
+    def __init__(
+        self, call: Any, options: Any, meter: Any = None, operation: Operation | None = None
+    ) -> None:
         self.call: CallPort = call
         self.options = options
         self._meter: MeterPort = meter
@@ -63,13 +65,27 @@ class Exchange:
         if stream and _may_ask_for_usage(self._operation, self._meter, body, self.options, client):
             self.options = _asking_for_usage(self.options, body)
             self._hide = True
+        parser = getattr(self.options, "post_parser", None)
+        if callable(parser):
+            self.options = copy.copy(self.options)
+            self.options.post_parser = functools.partial(self._receive_parsed, parser)
+
+    def _receive_parsed(self, parser: Callable[[Any], Any], parsed: Any) -> Any:
+        """Settle before the SDK's own parser runs: it may refuse an answer that the provider has billed."""
+        if shape_of(parsed) == "model":
+            self.receive(parsed)
+        return parser(parsed)
 
     def receive(self, result: Any) -> None:
-        """Settle by the result. Never raises: what we cannot read is settled by the bracket's estimate."""
+        """
+        Settle by the result, the first time it is shown.
+
+        Never raises: what we cannot read is settled by the bracket's estimate.
+        """
+        operation, self._operation = self._operation, None
+        if operation is None:
+            return
         try:
-            operation = self._operation
-            if operation is None:
-                return
             if operation.kind == "call" and operation.name != "run" and "background" not in self._body:
                 settle(self.call, operation, result, self._units, hide=self._hide)
             else:
@@ -177,7 +193,9 @@ def _warn_unknown(provider: str, url: str) -> None:
     place = f"{provider} {url.partition('?')[0]}"
     if place not in _warned:
         _warned.add(place)
-        log.warning("Paygent does not know the path %s: it is metered only if its answer reports usage", place)
+        log.warning(
+            "Paygent does not know the path %s: it is metered only if its answer reports usage", place
+        )
 
 
 def _may_ask_for_usage(
@@ -211,7 +229,7 @@ def _asking_for_usage(options: Any, body: Mapping[str, Any]) -> Any:
     return changed
 
 
-# --- the twins ----------------------------------------------------------------------------------------------
+# --- the twins --------------------------------------------------------------------------------------------
 
 
 def _sync_request(original: Callable[..., Any], provider: str) -> Callable[..., Any]:
@@ -242,7 +260,7 @@ def _async_request(original: Callable[..., Any], provider: str) -> Callable[...,
     return request
 
 
-# --- putting it in place ------------------------------------------------------------------------------------
+# --- putting it in place ----------------------------------------------------------------------------------
 
 
 def instrument() -> list[str]:

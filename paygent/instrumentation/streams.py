@@ -1,8 +1,8 @@
 """
 Meter a stream without replacing it.
 
-The SDK's object stays: its ``_iterator`` is swapped for one that reads each event on its way to the caller, and
-``response.stream`` for one that notices the response being closed (the SDKs' stream helpers close it directly).
+The SDK's object stays: its ``_iterator`` is swapped for one that reads each event on its way to the caller,
+and ``response.stream`` for one that notices the response being closed (the SDKs' helpers close it directly).
 A stream settles on the event that carries its final usage; left early, at what was reported or an estimate.
 Of the three signals that end it, end of iteration, close and drop, the first one counts.
 """
@@ -19,7 +19,7 @@ from typing import Any
 from paygent.core.usage import Usage
 from paygent.instrumentation._fields import loose
 from paygent.instrumentation._report import guarded, report
-from paygent.instrumentation.ports import CallPort
+from paygent.instrumentation.ports import CallPort, MeterPort
 from paygent.instrumentation.readers import Reader
 from paygent.meter import active
 
@@ -34,7 +34,9 @@ class Tally:
 
     __slots__ = ("__weakref__", "busy", "call", "hide", "reader", "settled", "units")
 
-    def __init__(self, call: CallPort, reader: Reader, units: Usage | None = None, *, hide: bool = False) -> None:
+    def __init__(
+        self, call: CallPort, reader: Reader, units: Usage | None = None, *, hide: bool = False
+    ) -> None:
         self.call = call
         self.reader = reader
         self.units = units
@@ -90,7 +92,12 @@ class Tally:
 
     def broke(self, error: BaseException) -> None:
         """The iteration raised: the provider's own error before any output costs nothing."""
-        if not self.settled and self.reader.usage is None and not self.reader.output_bytes and _refused(error):
+        if (
+            not self.settled
+            and self.reader.usage is None
+            and not self.reader.output_bytes
+            and _refused(error)
+        ):
             self.settled = True
             self._guarded(lambda: self.call.fail(error))
         else:
@@ -101,7 +108,7 @@ class Tally:
         if self.settled:
             return
         self.settled = True
-        meter = active.get()
+        meter: MeterPort | None = active.get()  # type: ignore[assignment]  # its calls are ours
         if meter is not None:
             partial = self.units if self.reader.usage is None else self.reader.usage
             meter.later(self.call, partial, self.reader.output_bytes)
@@ -249,11 +256,13 @@ def _frame_of(iterator: Any) -> FrameType | None:
     return iterator.ag_frame if isinstance(iterator, AsyncGeneratorType) else None
 
 
-def tap_response(response: Any, closed: Callable[[], None], fed: Callable[[bytes], None] | None = None) -> Any:
+def tap_response(
+    response: Any, closed: Callable[[], None], fed: Callable[[bytes], None] | None = None
+) -> Any:
     """
-    Put a tap on ``response.stream``: *closed* is called when the response is closed, *fed* with its raw bytes.
+    Tap ``response.stream``: *closed* is called when the response is closed, *fed* with its raw bytes.
 
-    The bytes are those of the wire, content encoding and all. Returns the tap, ``None`` where there can be none.
+    The bytes are those of the wire, content encoding and all. Returns the tap, or ``None``.
     """
     source = getattr(response, "stream", None)
     kind = None if source is None else _tap_class(type(response))
@@ -267,7 +276,7 @@ _tap_classes: dict[type, type | None] = {}
 
 
 def _tap_class(response_class: type) -> type | None:
-    """Return the tap of the HTTP library that *response_class* is of; that library is loaded, not imported."""
+    """Return the tap of the HTTP library of *response_class*; that library is loaded, not imported."""
     if response_class not in _tap_classes:
         _tap_classes[response_class] = _make_tap_class(response_class)
     return _tap_classes[response_class]
@@ -276,14 +285,14 @@ def _tap_class(response_class: type) -> type | None:
 def _make_tap_class(response_class: type) -> type | None:
     for kind in response_class.__mro__:
         library = sys.modules.get(kind.__module__.partition(".")[0])
-        bases = (getattr(library, "SyncByteStream", None), getattr(library, "AsyncByteStream", None))
-        if None not in bases:
-            return type("PaygentTap", (_Tap, *bases), {})
+        sync, twin = getattr(library, "SyncByteStream", None), getattr(library, "AsyncByteStream", None)
+        if sync is not None and twin is not None:
+            return type("PaygentTap", (_Tap, sync, twin), {})
     return None
 
 
 class _Tap:
-    """A byte stream that passes everything through, bytes and attributes, and tells of bytes and of the end."""
+    """A byte stream that passes bytes and attributes through, and tells of the bytes and of the end."""
 
     def __init__(self, source: Any, closed: Callable[[], None], fed: Callable[[bytes], None] | None) -> None:
         self._source = source

@@ -58,7 +58,11 @@ def _is_picture(item: Mapping[str, Any]) -> bool:
 def _openai_block(block: Mapping[str, Any], service_tier: str | None, searches: int) -> Usage | None:
     prompt = block.get("prompt_tokens")
     if prompt is not None:
-        output, inside, outside = block.get("completion_tokens"), "prompt_tokens_details", "completion_tokens_details"
+        output, inside, outside = (
+            block.get("completion_tokens"),
+            "prompt_tokens_details",
+            "completion_tokens_details",
+        )
     else:
         prompt, output = block.get("input_tokens"), block.get("output_tokens")
         inside, outside = "input_tokens_details", "output_tokens_details"
@@ -68,9 +72,7 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None, searches: 
     read = block.get(inside) or block.get("input_token_details")
     written = block.get(outside) or block.get("output_token_details")
     if read is None and written is None:
-        return Usage(
-            count(prompt), count(output), web_search_requests=searches, service_tier=service_tier
-        )
+        return Usage(count(prompt), count(output), web_search_requests=searches, service_tier=service_tier)
     part, made = fields(read), fields(written)
     return Usage(
         count(prompt),
@@ -188,7 +190,8 @@ def _with_iterations(usage: Usage, steps: Any) -> Usage:
                 output_tokens=usage.output_tokens + part.output_tokens,
                 cache_read_input_tokens=usage.cache_read_input_tokens + part.cache_read_input_tokens,
                 cache_write_input_tokens=usage.cache_write_input_tokens + part.cache_write_input_tokens,
-                cache_write_1h_input_tokens=usage.cache_write_1h_input_tokens + part.cache_write_1h_input_tokens,
+                cache_write_1h_input_tokens=usage.cache_write_1h_input_tokens
+                + part.cache_write_1h_input_tokens,
             )
     return usage
 

@@ -17,8 +17,8 @@ from paygent.core.windows import to_us
 from paygent.ledger import Bucket, Ledger, LedgerError, PlanRow
 from paygent.meter import settlement
 from paygent.meter.call import Call, State
+from paygent.meter.gate import PATIENCE_S
 from paygent.meter.ids import id_for_key
-from paygent.meter.meter import PATIENCE_S
 
 if TYPE_CHECKING:
     from paygent.context import Payer
@@ -42,7 +42,7 @@ def settled(meter: Meter, future: Future[T], otherwise: T) -> T:
     try:
         return future.result(timeout=PATIENCE_S)
     except FutureTimeoutError:
-        meter.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
+        meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
     except LedgerError as error:
         log.warning("%s", error)
     return otherwise
@@ -59,7 +59,7 @@ def loaded(meter: Meter, user_id: str, *, fresh: bool = False) -> Wallet:
         wallet.stale = True
     if wallet.tariff is None:
         with wallet.lock:
-            meter.open_alone(wallet, boot_s)
+            meter.gate.open_alone(wallet, boot_s)
     return wallet
 
 
@@ -114,7 +114,7 @@ def record(
     """Post usage that no SDK call stands for; it is never gated."""
     call = Call(meter, payer, None, "manual", model, 0, None)
     call.forced, call.source = True, "manual"
-    meter.begin(call)
+    meter.gate.begin(call)
     if call.state is not State.HELD:
         return None
     event_id = id_for_key(call.user_id, idempotency_key) if idempotency_key is not None else None

@@ -6,7 +6,7 @@ import enum
 import json
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from paygent.core.balance import UNLIMITED, Balance, Denied, covers, reserve
 from paygent.core.plan import MODEL_LIMIT, SESSION_SPEND, TOTAL_SPEND
@@ -16,6 +16,7 @@ from paygent.core.usage import Usage
 if TYPE_CHECKING:
     from paygent.context import Payer
     from paygent.core.models import PlanConfig
+    from paygent.ledger import Session
     from paygent.meter.meter import Meter
     from paygent.meter.tariff import Tariff, Terms
     from paygent.meter.wallet import Purse, Wallet
@@ -40,6 +41,10 @@ class Blocked(NamedTuple):
     reason: str
 
 
+# What became of a call at the gate; State is HELD or PASSES.
+Outcome = Union[State, Denied, Blocked]
+
+
 class Call:
     """
     One metered call.
@@ -52,7 +57,7 @@ class Call:
 
     __slots__ = (
         "forced", "habits", "input_bytes", "input_tokens", "max_output_tokens", "metadata", "meter", "model",
-        "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider", "purses", "session_id", "session",
+        "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider", "purses", "session", "session_id",
         "soft", "source", "started_us", "state", "tariff", "terms", "units", "user_id", "wallet",
     )  # fmt: skip
 
@@ -86,9 +91,11 @@ class Call:
         self.soft: Purse | None = None
         self.tariff: Tariff | None = None
         self.need_nusd = self.need_tokens = 0
+        # Known once it is sized and held: terms, habits; wallet, purses, session, started_us.
+        self.session: Session | None = None
 
     def __enter__(self) -> Call:
-        self.meter.begin(self)
+        self.meter.gate.begin(self)
         return self
 
     def __exit__(
@@ -98,7 +105,7 @@ class Call:
             self._leave(error)
 
     async def __aenter__(self) -> Call:
-        await self.meter.begin_async(self)
+        await self.meter.gate.begin_async(self)
         return self
 
     async def __aexit__(
@@ -168,7 +175,8 @@ class Call:
         if tariff.blocks_all:
             return Blocked("no_plan")
         if self.model is None:
-            return self._size_unknown_model(tariff)
+            self._size_unknown_model(tariff)
+            return None
         if not terms.listed:
             return Blocked("unlisted")
         output_tokens = self.max_output_tokens
@@ -200,7 +208,7 @@ class Call:
             return None
         try:
             if rates is None:
-                raise UnpricedTokensError("no rate")
+                raise UnpricedTokensError("input", input_tokens)
             usage = (self.units or NO_UNITS)._replace(
                 input_tokens=0 if self.units else input_tokens, output_tokens=0 if self.units else output_tokens
             )
@@ -224,10 +232,10 @@ class Call:
 
     # -- holding (the wallet's lock is held) -----------------------------------------------------------
 
-    def attempt(self, wallet: Wallet, boot_s: float) -> State | Denied | Blocked | None:
+    def attempt(self, wallet: Wallet, boot_s: float) -> Outcome | None:
         """Take the holds out of the wallet: ``HELD``, ``PASSES``, a refusal, or None: the ledger must be asked."""
         if wallet.override is not None:
-            return self.meter.judge_alone(wallet, self, boot_s)
+            return self.meter.gate.judge_alone(wallet, self, boot_s)
         tariff = wallet.tariff
         if tariff is None or boot_s >= wallet.ready_until_s:
             return None
@@ -257,7 +265,7 @@ class Call:
 
     def attempt_alone(
         self, wallet: Wallet, purses: tuple[Any, ...] | None, boot_s: float
-    ) -> State | Denied | Blocked:
+    ) -> Outcome:
         """Judge by what is known here, against the whole limit: the ledger is away or was overridden."""
         tariff = wallet.tariff
         assert tariff is not None

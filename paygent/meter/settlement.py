@@ -59,6 +59,7 @@ def settle(
         return None
     tariff = call.tariff
     assert tariff is not None
+    source: str | None
     if cost is not None:
         tokens_nusd, source = cost, "caller"
     elif not 0 <= usage.input_tokens + usage.output_tokens <= TOKENS_MAX or min(usage[:2]) < 0:
@@ -125,6 +126,7 @@ def _event(
     event_id: str,
 ) -> Event:
     session = call.session
+    assert session is not None
     period, session_purse, tokens, _ = call.purses
     if tokens is not None:
         model: str | None = call.terms.model
@@ -157,11 +159,11 @@ def post(meter: Meter, call: Call, event: Event) -> None:
     if full:
         meter.exporter.submit(wallet)
     if crossed is not None and call.soft is None:
-        meter.crossed_soft(call, crossed)
+        meter.gate.crossed_soft(call, crossed)
     if meter.callbacks.usage:
         fire(meter.callbacks.usage, to_model(event))
     if waiting:
-        meter.freed(wallet)
+        meter.gate.freed(wallet)
 
 
 def _uncovered(call: Call, event: Event) -> tuple[Any, Any]:
@@ -182,7 +184,7 @@ def may_be_billed(error: BaseException | None) -> bool:
     if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
         return True
     causes: BaseException | None = error
-    names = []
+    names: list[str] = []
     while causes is not None and len(names) < 8:
         names.append(type(causes).__name__)
         causes = causes.__cause__
@@ -216,7 +218,7 @@ def _post_job(meter: Meter, job: Job | None, lines: Sequence[JobLine]) -> None:
     for line in lines:
         call = Call(meter, payer, job.provider, "batch", line.model or job.model, 0, None)
         event_id = id_for_key(job.user_id, f"{job.provider}:{job.job_id}:{line.key}")
-        meter.when_open(call, partial(_post_line, meter, call, line, event_id))
+        meter.gate.when_open(call, partial(_post_line, meter, call, line, event_id))
 
 
 def _post_line(meter: Meter, call: Call, line: JobLine, event_id: str) -> None:

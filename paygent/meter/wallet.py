@@ -14,10 +14,11 @@ from paygent.core.windows import Window
 from paygent.ledger import GRANT_TTL_S, Account, Bucket, LeaseReply, LeaseRequest, Session
 
 if TYPE_CHECKING:
-    from paygent.meter.call import Call
+    from paygent.meter.call import Call, Outcome
     from paygent.meter.tariff import Tariff
 
 IDLE_S = 5.0
+FRESH_S = 1.0  # how old what is known of a plan may get before a call is judged by it
 SESSIONS_MAX = 64
 
 
@@ -83,7 +84,7 @@ class Ask:
     def __init__(self, call: Call, since_s: float) -> None:
         self.call = call
         self.since_s = since_s
-        self.future: Future[None] = Future()
+        self.future: Future[Outcome] = Future()
 
 
 class Wallet:
@@ -270,7 +271,8 @@ class Wallet:
         assert self.period is not None and self.tariff is not None
         ends_us = min(self.period.end_us, self.session.window.end_us if self.session else self.period.end_us)
         ends_s = (ends_us - self.offset_us) / 1e6
-        self.ready_until_s = ends_s if self.tariff.plan.unlimited else min(ends_s, self.deadline_s)
+        # Without a lease nothing renews what is known here: after a second the plan may be another.
+        self.ready_until_s = min(ends_s, self.sent_s + FRESH_S if self.tariff.plan.unlimited else self.deadline_s)
 
     def _known_purse(self, bucket: Bucket) -> Purse:
         purse = self.purses.get(bucket)
@@ -298,7 +300,7 @@ class Wallet:
         if self.events or self.stale:
             return True
         leased = any(purse.finite and purse.lease > 0 for purse in self.purses.values())
-        return leased and (boot_s > self.touched_s + IDLE_S or boot_s > self.sent_s + GRANT_TTL_S / 2)
+        return leased and boot_s >= self.sent_s + FRESH_S
 
     @property
     def idle_lease(self) -> bool:

@@ -5,8 +5,8 @@ HTTP clients for the SDKs that answer inside the process, without a socket.
 
     client = openai.OpenAI(api_key="any", http_client=stub_http_client("openai"))
 
-Newer SDKs run on ``httpx2``, older ones on ``httpx``; the flavour is that of the installed SDK, and neither is
-imported before a client is asked for.
+Newer SDKs run on ``httpx2``, older ones on ``httpx``; the flavour is that of the installed SDK, and neither
+is imported before a client is asked for.
 """
 
 from __future__ import annotations

@@ -113,7 +113,9 @@ def response_events() -> list[bytes]:
 
 def message_events() -> list[bytes]:
     """Return the events of an Anthropic stream: usage at the start, and cumulative at the end."""
-    start = message(content=[], usage={"input_tokens": 11, "output_tokens": 1, "cache_read_input_tokens": 100})
+    start = message(
+        content=[], usage={"input_tokens": 11, "output_tokens": 1, "cache_read_input_tokens": 100}
+    )
     deltas = [
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": part}}
         for part in ("Hel", "lo ", "you")

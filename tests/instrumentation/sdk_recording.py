@@ -17,7 +17,9 @@ class RecordedCall:
     def __init__(self, meter: RecordingMeter, payer: Payer, asked: tuple[Any, ...]) -> None:
         self.meter = meter
         self.payer = payer
-        self.provider, self.operation, self.model, self.input_bytes, self.max_output_tokens, self.units = asked
+        self.provider, self.operation, self.model, self.input_bytes, self.max_output_tokens, self.units = (
+            asked
+        )
         self.entered = 0
         self.deferred = False
         self.attempts = 0
@@ -28,7 +30,11 @@ class RecordedCall:
         self._settle("exact", usage, 0, response_model, tools)
 
     def finish_estimated(
-        self, partial: Usage | None, output_bytes: int, response_model: str | None = None, tools: Sequence[str] = ()
+        self,
+        partial: Usage | None,
+        output_bytes: int,
+        response_model: str | None = None,
+        tools: Sequence[str] = (),
     ) -> None:
         """Record the first settlement."""
         self._settle("estimated", partial, output_bytes, response_model, tools)
@@ -74,7 +80,9 @@ class RecordedCall:
     def __enter__(self) -> RecordedCall:
         self.entered += 1
         if self.meter.refuse:
-            raise PaygentLimitExceeded(GuardResult(status="hard_gate", gate_reason="total_spend", message="spent"))
+            raise PaygentLimitExceeded(
+                GuardResult(status="hard_gate", gate_reason="total_spend", message="spent")
+            )
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:

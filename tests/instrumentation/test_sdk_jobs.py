@@ -38,7 +38,8 @@ COUNTED = [
     ),
 ]
 CLAUDE_BATCH = {
-    "id": "msgbatch_1", "type": "message_batch", "processing_status": "ended", "created_at": "2026-01-01T00:00:00Z",
+    "id": "msgbatch_1", "type": "message_batch", "processing_status": "ended",
+    "created_at": "2026-01-01T00:00:00Z",
     "expires_at": "2026-01-02T00:00:00Z", "request_counts": {},
     "results_url": "https://api.anthropic.com/v1/messages/batches/msgbatch_1/results",
 }  # fmt: skip
@@ -61,7 +62,7 @@ REQUESTS = [
 ]
 
 
-# --- submit -------------------------------------------------------------------------------------------------
+# --- submit -----------------------------------------------------------------------------------------------
 
 
 def test_openai_batch_is_gated_and_remembered(meter: RecordingMeter) -> None:
@@ -75,7 +76,12 @@ def test_anthropic_batch_is_gated_by_its_size(meter: RecordingMeter) -> None:
     """An Anthropic batch carries its requests: the gate sees the size of all of them."""
     Wire(lambda _: CLAUDE_BATCH).anthropic().messages.batches.create(requests=REQUESTS)
     call = meter.only
-    assert (call.model, call.max_output_tokens, call.input_bytes, call.how) == ("claude-sonnet-4", 150, 39, "void")
+    assert (call.model, call.max_output_tokens, call.input_bytes, call.how) == (
+        "claude-sonnet-4",
+        150,
+        39,
+        "void",
+    )
     assert meter.jobs == {"msgbatch_1": ("alice", "anthropic", None)}
 
 
@@ -95,7 +101,7 @@ def test_async_batch_is_remembered(meter: RecordingMeter) -> None:
     assert meter.jobs == {"batch_1": ("alice", "openai", None)}
 
 
-# --- OpenAI results -----------------------------------------------------------------------------------------
+# --- OpenAI results ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("read", ["retrieve", "list"])
@@ -137,7 +143,7 @@ def test_other_files_are_left_alone(meter: RecordingMeter) -> None:
     assert meter.results == []
 
 
-# --- Anthropic results --------------------------------------------------------------------------------------
+# --- Anthropic results ------------------------------------------------------------------------------------
 
 
 def _claude(request: Any) -> Any:
@@ -177,7 +183,7 @@ def test_async_anthropic_results_are_counted_as_read(meter: RecordingMeter) -> N
     assert meter.results == CLAUDE_COUNTED * 2
 
 
-# --- background work ------------------------------------------------------------------------------------------
+# --- background work --------------------------------------------------------------------------------------
 
 QUEUED = response(id="resp_9", status="queued", usage=None, background=True)
 FINISHED = response(id="resp_9", background=True)

@@ -146,7 +146,9 @@ def test_async_streaming_response(meter: RecordingMeter) -> None:
     """The same on an async client, parsed into a stream and into a model."""
 
     async def run() -> None:
-        completions = Wire(lambda r: WHOLE if b"stream" in r.content else chat()).async_openai().chat.completions
+        completions = (
+            Wire(lambda r: WHOLE if b"stream" in r.content else chat()).async_openai().chat.completions
+        )
         async with completions.with_streaming_response.create(**STREAM) as raw:
             assert len([chunk async for chunk in await raw.parse()]) == 4
         async with completions.with_streaming_response.create(**CHAT) as raw:

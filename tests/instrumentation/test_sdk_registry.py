@@ -109,8 +109,10 @@ def test_streams_are_taken_over() -> None:
 
 def test_stream_begun_before_is_read_along_from_there() -> None:
     """A stream of which the caller has read some already is counted from there."""
-    stream = Wire(lambda _: chat_events(usage=True)).openai().chat.completions.create(
-        model="m", messages=MESSAGES, stream=True
+    stream = (
+        Wire(lambda _: chat_events(usage=True))
+        .openai()
+        .chat.completions.create(model="m", messages=MESSAGES, stream=True)
     )
     next(stream)
     call = _settled(stream)

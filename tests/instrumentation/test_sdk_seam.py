@@ -12,6 +12,7 @@ from typing import Any
 
 import anthropic
 import openai
+import pydantic
 import pytest
 from sdk_fakes import MESSAGES, MESSAGES_BYTES, Wire, chat, message, response
 from sdk_recording import RecordingMeter
@@ -168,7 +169,7 @@ def test_body_of_the_caller_is_left_alone(meter: RecordingMeter) -> None:
     assert (messages, body) == (MESSAGES, {"extra": 1})
 
 
-# --- clients and copies ---------------------------------------------------------------------------------------
+# --- clients and copies -----------------------------------------------------------------------------------
 
 
 def test_clients_made_before_are_metered() -> None:
@@ -233,7 +234,7 @@ def test_bedrock_is_metered(meter: RecordingMeter) -> None:
     assert (meter.only.model, meter.only.how) == ("anthropic.claude-sonnet-4-v1:0", "exact")
 
 
-# --- putting it in place --------------------------------------------------------------------------------------
+# --- putting it in place ----------------------------------------------------------------------------------
 
 
 def test_second_instrument_does_not_stack(meter: RecordingMeter) -> None:
@@ -255,7 +256,7 @@ def test_uninstrument_restores_the_sdk(meter: RecordingMeter) -> None:
 
 
 def test_foreign_wrapper_on_top_is_left_in_place(meter: RecordingMeter) -> None:
-    """A wrapper that somebody put over ours stays; ours beneath goes quiet, and wakes again without stacking."""
+    """A wrapper that somebody put over ours stays; ours beneath goes quiet, and wakes without stacking."""
     owner = openai._base_client.SyncAPIClient
     ours = owner.request
 
@@ -287,9 +288,9 @@ def test_twins_have_one_signature() -> None:
 def test_twins_differ_by_await_only() -> None:
     """The async wrapper reads like the sync one with ``async`` and ``await`` put in."""
     sync, twin = (inspect.getsource(make) for make in _TWINS)
-    assert twin.replace("async with", "with").replace("async def", "def").replace("await ", "") == sync.replace(
-        "_sync_request", "_async_request"
-    )
+    assert twin.replace("async with", "with").replace("async def", "def").replace(
+        "await ", ""
+    ) == sync.replace("_sync_request", "_async_request")
 
 
 _TWINS = (seam._sync_request, seam._async_request)
@@ -311,6 +312,24 @@ def test_sdk_is_patched_when_imported_later() -> None:
     """Instrumenting imports no SDK; one imported later is patched as it arrives, and keeps its loader."""
     done = subprocess.run([sys.executable, "-c", _LATE_IMPORT], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("ok", 0), done.stderr
+
+
+class _Answer(pydantic.BaseModel):
+    number: int
+
+
+@both
+def test_answer_that_the_sdk_cannot_parse_is_charged(meter: RecordingMeter, way: str) -> None:
+    """An answer that ``parse()`` refuses, or a cut one, has been billed: it is settled with its usage."""
+    cut = chat()["choices"][0] | {"finish_reason": "length"}
+    for answer in (chat(), chat(choices=[cut])):
+        wire = Wire(lambda _, answer=answer: answer)
+        client = wire.openai() if way == "sync" else wire.async_openai()
+        parse = getattr(client.chat.completions, "parse", None) or client.beta.chat.completions.parse
+        run = asyncio.run if way == "async" else str
+        with pytest.raises((pydantic.ValidationError, openai.LengthFinishReasonError)):
+            run(parse(**CHAT, response_format=_Answer))
+    assert [(call.how, call.usage) for call in meter.calls] == [("exact", Usage(11, 7))] * 2
 
 
 def test_responses_call_reads_details(meter: RecordingMeter) -> None:

@@ -53,7 +53,9 @@ KINDS = [
         _create_response,
         "openai",
     ),
-    Kind("messages", message_events(), Usage(111, 7, cache_read_input_tokens=100), _create_message, "anthropic"),
+    Kind(
+        "messages", message_events(), Usage(111, 7, cache_read_input_tokens=100), _create_message, "anthropic"
+    ),
 ]
 # Every kind of stream, left after each number of events.
 CASES = [
@@ -93,7 +95,7 @@ def _check_left(call: RecordedCall, kind: Kind, index: int) -> None:
             assert (call.usage.input_tokens, call.usage.cache_read_input_tokens) == (111, 100)
 
 
-# --- to the end ---------------------------------------------------------------------------------------------
+# --- to the end -------------------------------------------------------------------------------------------
 
 
 @by_kind
@@ -128,7 +130,7 @@ def test_stream_settles_on_its_last_event_not_on_close(meter: RecordingMeter, ki
     assert meter.only.attempts == 1
 
 
-# --- left early -----------------------------------------------------------------------------------------------
+# --- left early -------------------------------------------------------------------------------------------
 
 
 @at_each_event
@@ -276,7 +278,7 @@ def test_failed_response_without_usage_costs_nothing(meter: RecordingMeter) -> N
     assert (meter.only.how, meter.only.attempts) == ("void", 1)
 
 
-# --- the SDK's object -----------------------------------------------------------------------------------------
+# --- the SDK's object -------------------------------------------------------------------------------------
 
 
 @by_kind
@@ -341,7 +343,7 @@ def test_async_message_stream_helper(meter: RecordingMeter) -> None:
     assert (meter.only.how, meter.only.attempts) == ("exact", 1)
 
 
-# --- asking for usage -----------------------------------------------------------------------------------------
+# --- asking for usage -------------------------------------------------------------------------------------
 
 
 def _plain_stream(client: Any, **more: Any) -> Any:
@@ -388,7 +390,11 @@ def test_usage_is_not_asked_for_if_told_so(meter: RecordingMeter) -> None:
 def test_callers_stream_options_are_respected(meter: RecordingMeter, where: str) -> None:
     """Whatever the caller set stays as it is, and no chunk is hidden."""
     options: Any = {"include_usage": True}
-    given = {"stream_options": options} if where == "stream_options" else {"extra_body": {"stream_options": options}}
+    given = (
+        {"stream_options": options}
+        if where == "stream_options"
+        else {"extra_body": {"stream_options": options}}
+    )
     chunks = list(_plain_stream(Wire(_obliging).openai(), **given))
     assert [bool(chunk.choices) for chunk in chunks] == [True, True, True, False]
 

@@ -31,7 +31,7 @@ from paygent.testing.llm_server._values import (
     typed_event,
 )
 
-MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small", "claude-sonnet-4-5", "claude-haiku-4-5")
+MODELS = ("gpt-4o", "gpt-4o-mini", "text-embedding-3-small", "claude-sonnet-5-5", "claude-haiku-5-5")
 
 _AZURE = re.compile(r"/openai/deployments/(?P<model>[^/]+)(?P<rest>/.*)")
 _BEDROCK = re.compile(r"/model/(?P<model>[^/]+)/invoke")

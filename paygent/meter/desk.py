@@ -1,0 +1,110 @@
+"""The desk of the ledger thread: which wallets it should hear of, and what becomes of its answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from paygent.ledger import LeaseReply, LeaseRequest, Ledger, LedgerError
+from paygent.meter.wallet import Wallet
+
+if TYPE_CHECKING:
+    from paygent.meter.meter import Meter
+
+log = logging.getLogger("paygent")
+
+CACHED_S = 600.0
+
+
+class Desk:
+    """The meter's side of ``paygent.exporter``."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.overflowed = 0
+        self._meter = meter
+        self._boot = meter.boot
+        self._next_due_s = 0.0
+
+    def due(self, boot_s: float) -> Iterable[Wallet]:
+        """The wallets with something to say, or with a caller who wants to ask again."""
+        if boot_s < self._next_due_s:
+            return [w for w in tuple(self._meter.gate.polling) if w.is_due(boot_s)]
+        self._next_due_s = boot_s + min(1.0, self._meter.options.flush_interval_s)
+        self._meter.settle_dropped()
+        self._forget(boot_s)
+        return [w for w in tuple(self._meter.wallets.values()) if w.is_due(boot_s)]
+
+    def next_poll_s(self) -> float | None:
+        """When the next queueing caller wants to ask again."""
+        return min((w.poll_at_s for w in tuple(self._meter.gate.polling)), default=None)
+
+    def everyone(self, *, give_back: bool) -> list[Wallet]:
+        """All wallets, for a flush; with *give_back* no wallet keeps anything idle."""
+        self._meter.settle_dropped()
+        wallets = list(self._meter.wallets.values())
+        if give_back:
+            for wallet in wallets:
+                wallet.touched_s = -1e9
+        return wallets
+
+    def answered(self, wallet: Wallet, request: LeaseRequest, reply: LeaseReply) -> bool:
+        """Take a reply over and serve who waits; true: ask again at once."""
+        wallet.receive(request, reply, self._meter.tariff(reply.plan), self._boot())
+        again = self._meter.gate.serve(wallet, reply.denied if request.need else None, busy=reply.busy)
+        return again or (reply.contended and not wallet.asks and wallet.idle_lease)
+
+    def reachable(self) -> None:
+        """The ledger answered."""
+        if self._meter.degraded:
+            self._meter.degraded = False
+            log.warning("the ledger answers again; limits are shared with other processes again")
+
+    def unreachable(self, error: LedgerError) -> None:
+        """The ledger could not be asked: whoever waits is judged by what is known here."""
+        self.trip(str(error))
+        self._shed()
+        for wallet in tuple(self._meter.wallets.values()):
+            if wallet.asks:
+                self._meter.gate.turn_away(wallet)
+
+    def trip(self, reason: str) -> None:
+        """Open the breaker: nobody waits for the ledger until it answers again."""
+        self._meter.last_error = reason
+        if not self._meter.degraded:
+            self._meter.degraded = True
+            log.warning(
+                "the ledger is away (%s); calls go on, each process alone keeps to the limits", reason
+            )
+
+    def after_tick(self, ledger: Ledger, boot_s: float) -> None:
+        """On the ledger thread: write the audit trail, and probe a ledger that was away."""
+        if self._meter.degraded:
+            ledger.plans()
+            self.reachable()
+        while self._meter._changes:
+            self._meter._changes[0](ledger)
+            self._meter._changes.popleft()
+        self._meter.audit.write(ledger, self._meter.now_us())
+        if self.overflowed:
+            self._meter.exporter.settle(self._meter.journal.read_back())
+            self.overflowed = 0
+
+    def _shed(self) -> None:
+        """Keep the events in memory within bounds; what leaves memory is still in the journal."""
+        excess = self._meter.pending_events - self.overflowed - self._meter.options.max_queue_size
+        for wallet in tuple(self._meter.wallets.values()):
+            if excess <= 0:
+                return
+            with wallet.lock:
+                gone, wallet.events = wallet.events[:excess], wallet.events[excess:]
+            excess -= len(gone)
+            if self._meter.journal.writable:
+                self.overflowed += len(gone)
+            else:
+                self._meter.dropped += len(gone)
+
+    def _forget(self, boot_s: float) -> None:
+        for user_id, wallet in tuple(self._meter.wallets.items()):
+            if boot_s - wallet.touched_s > CACHED_S and wallet.forgettable:
+                self._meter.drop(user_id)

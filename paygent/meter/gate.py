@@ -1,0 +1,326 @@
+"""The gate: admits calls against wallets, lets callers queue, and refuses."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any
+
+from paygent.core.balance import Denied
+from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
+from paygent.core.models import GuardResult
+from paygent.core.windows import billing_period, session_window
+from paygent.ledger import DEFAULT_PLAN, Account, PlanRow, Session
+from paygent.meter import refusals, settlement
+from paygent.meter.audit import fire
+from paygent.meter.call import Blocked, Call, Outcome, State
+from paygent.meter.wallet import Ask, Wallet
+
+if TYPE_CHECKING:
+    from paygent.meter.meter import Meter
+
+PATIENCE_S = 0.25  # the longest anyone waits for a ledger that does not answer
+SPENT_MEMORY_S = 0.25
+POLL_FIRST_S = 0.01
+POLL_MAX_S = 0.25
+
+
+class Gate:
+    """The way of a call into its wallet: at once, after a wait for the ledger, or not at all."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.polling: set[Wallet] = set()
+        self._meter = meter
+        self._boot = meter.boot
+
+    def begin(self, call: Call) -> None:
+        """Gate *call*, waiting for the ledger where it must be asked."""
+        try:
+            ask = self._admit(call)
+            while ask is not None:
+                ask = self._resume(ask) if self._wait(ask.future) else self._impatient(ask)
+        except (PaygentLimitExceeded, PaygentUnavailable):
+            raise
+        except Exception:
+            self._meter.own_fault("admitting a call")
+            call.state = State.PASSES
+        except BaseException:
+            if ask is not None:
+                self._abandon(ask)
+            raise
+
+    async def begin_async(self, call: Call) -> None:
+        """The asynchronous twin of :meth:`begin`: the event loop never waits for the ledger."""
+        ask = None
+        try:
+            ask = self._admit(call)
+            while ask is not None:
+                ask = self._resume(ask) if await _wait_async(ask.future) else self._impatient(ask)
+        except (PaygentLimitExceeded, PaygentUnavailable):
+            raise
+        except Exception:
+            self._meter.own_fault("admitting a call")
+            call.state = State.PASSES
+        except BaseException:
+            if ask is not None:
+                self._abandon(ask)
+            raise
+
+    def when_open(self, call: Call, then: Callable[[], None]) -> None:
+        """Have *then* run once the windows of *call* are known, without waiting and without a gate."""
+        call.forced = True
+        wallet = call.wallet = self._meter.wallet(call.user_id)
+        ask = Ask(call, self._boot())
+        ask.future.add_done_callback(lambda _: then() if call.state is State.HELD else None)
+        with wallet.lock:
+            wallet.asks = wallet.asks or deque()
+            wallet.asks.append(ask)
+        self._meter.exporter.submit(wallet)
+
+    def _wait(self, future: Future[Any]) -> bool:
+        """Wait for at most ``PATIENCE_S``; whether the answer is there."""
+        if self._meter.exporter.is_current:
+            self._meter.exporter.run_step()
+            return future.done()
+        return bool(wait((future,), timeout=PATIENCE_S).done)
+
+    def _admit(self, call: Call) -> Ask | None:
+        if self._meter.closed:
+            self._meter.warn_once("closed", "an LLM call was made after shutdown(): it passes unmetered")
+            call.state = State.PASSES
+            return None
+        if self._meter._dropped:
+            self._meter.settle_dropped()
+        boot_s = self._boot()
+        wallet = self._meter.wallets.get(call.user_id) or self._meter.wallet(call.user_id)
+        call.wallet = wallet
+        ask = None
+        with wallet.lock:
+            wallet.touched_s = boot_s
+            outcome = call.attempt(wallet, boot_s) if not wallet.asks else None
+            if outcome is None:
+                if self._meter.degraded:
+                    outcome = self._alone(wallet, call, boot_s)
+                else:
+                    ask = Ask(call, boot_s)
+                    if wallet.asks is None:
+                        wallet.asks = deque()
+                    wallet.asks.append(ask)
+        if ask is not None:
+            self._meter.exporter.submit(wallet)
+            return ask
+        self._conclude(call, wallet, outcome)
+        return None
+
+    def _conclude(self, call: Call, wallet: Wallet, outcome: Outcome | None) -> None:
+        """Carry out what was decided: let the call go on, or refuse it."""
+        if outcome is State.HELD:
+            if call.soft is not None:
+                self.crossed_soft(call, call.soft)
+            self.announce(wallet)
+        elif outcome is State.PASSES:
+            call.state = State.PASSES
+        else:
+            self._refuse(call, wallet, outcome)
+
+    def _resume(self, ask: Ask) -> Ask | None:
+        call = ask.call
+        self._conclude(call, call.wallet, ask.future.result())
+        return None
+
+    def _impatient(self, ask: Ask) -> Ask | None:
+        """Nothing came for a while: is the ledger away, or are others only busy?"""
+        call, boot_s = ask.call, self._boot()
+        wallet = call.wallet
+        if wallet.answered_s >= ask.since_s and boot_s - ask.since_s < self._meter.options.busy_timeout_s:
+            return ask
+        if not self._withdraw(ask):
+            return self._resume(ask)
+        with wallet.lock:
+            if wallet.answered_s >= ask.since_s:
+                outcome: Outcome = Denied(wallet.refused[0] if wallet.refused else "total_spend", busy=True)
+            else:
+                self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
+                outcome = self._alone(wallet, call, boot_s)
+        self._conclude(call, wallet, outcome)
+        return None
+
+    def _abandon(self, ask: Ask) -> None:
+        """The caller went away while it queued; what it was granted meanwhile goes back to the wallet."""
+        if (
+            not self._withdraw(ask)
+            and ask.future.result() is State.HELD
+            and settlement.claim(self._meter, ask.call)
+        ):
+            with ask.call.wallet.lock:
+                ask.call.release()
+            self.freed(ask.call.wallet)
+
+    def _withdraw(self, ask: Ask) -> bool:
+        """Take a caller out of the queue; false if it was served in that moment."""
+        wallet = ask.call.wallet
+        with wallet.lock:
+            if wallet.asks and ask in wallet.asks:
+                wallet.asks.remove(ask)
+                return True
+        return False
+
+    # -- without the ledger -----------------------------------------------------------------------------
+
+    def _alone(self, wallet: Wallet, call: Call, boot_s: float) -> Outcome:
+        """Judge without the ledger (the wallet's lock is held)."""
+        if not self._meter.options.fail_open:
+            raise PaygentUnavailable("the ledger cannot be asked, and init(fail_open=False)")
+        return self.judge_alone(wallet, call, boot_s)
+
+    def judge_alone(self, wallet: Wallet, call: Call, boot_s: float) -> Outcome:
+        """Judge *call* by what this process knows (the wallet's lock is held)."""
+        if wallet.tariff is None:
+            self.open_alone(wallet, boot_s)
+        account = wallet.account
+        assert account is not None
+        if not account.sdk_enabled:
+            return State.PASSES
+        if wallet.session_of(call.session_id, boot_s) is None or wallet.ready_until_s <= boot_s:
+            self._windows_alone(wallet, call.session_id, boot_s)
+        return call.attempt_alone(wallet, None, boot_s)
+
+    def open_alone(self, wallet: Wallet, boot_s: float) -> None:
+        """A user never seen, and no ledger: the plans configured in this process are all there is."""
+        wallet.account = Account(wallet.user_id)
+        wallet.offset_us = self._meter.now_us() - int(boot_s * 1e6)
+        config = self._meter.plans.get(DEFAULT_PLAN)
+        row = PlanRow(DEFAULT_PLAN, "alone", config.model_dump_json() if config else None)
+        wallet.limited_by(self._meter.tariff(row))
+        self._windows_alone(wallet, None, boot_s)
+
+    def _windows_alone(self, wallet: Wallet, own_id: str | None, boot_s: float) -> None:
+        assert wallet.tariff is not None and wallet.account is not None
+        now_us = wallet.now_us(boot_s)
+        session = wallet.session_of(own_id, boot_s)
+        if session is None:
+            session_id = own_id or str(uuid.uuid4())
+            timeout_s = wallet.tariff.plan.session_timeout_s
+            session = Session(session_id, session_window(session_id, now_us, timeout_s))
+        wallet.windows(billing_period(wallet.account.period, now_us), own_id, session)
+
+    # -- refusals and callbacks -------------------------------------------------------------------------
+
+    def _refuse(self, call: Call, wallet: Wallet, outcome: Outcome | None) -> None:
+        with wallet.lock:
+            if isinstance(outcome, Denied):
+                refusal = refusals.of_denied(call, wallet, outcome)
+            else:
+                assert isinstance(outcome, Blocked)
+                refusal = refusals.of_blocked(call, wallet, outcome)
+        blocks = self._meter.options.raise_on_hard_gate and not call.payer.reports_only
+        self._gate(call, refusal.guard_result, blocked=blocks)
+        fire(self._meter.callbacks.hard_gate, refusal.guard_result)
+        if blocks:
+            raise PaygentLimitExceeded(refusal.guard_result, refusal)
+        with wallet.lock:
+            call.force(wallet, self._boot())
+        if call.state is not State.HELD:
+            call.state = State.PASSES
+
+    def crossed_soft(self, call: Call, purse: Any) -> None:
+        """Tell of a limit at or above its soft mark: before an admitted call, or after a post crossed it."""
+        result = refusals.guard_result(purse, "soft_gate")
+        self._gate(call, result, blocked=False)
+        fire(self._meter.callbacks.soft_gate, result)
+
+    def _gate(self, call: Call, result: GuardResult, *, blocked: bool) -> None:
+        self._meter.audit.add(
+            call.user_id,
+            self._meter.now_us(),
+            result,
+            session_id=call.session_id,
+            model=call.model,
+            blocked=blocked,
+            metadata=dict(call.metadata) if call.metadata else None,
+        )
+
+    def announce(self, wallet: Wallet) -> None:
+        """Tell the callbacks that a user is loaded, once per load."""
+        if not wallet.announce:
+            return
+        wallet.announce = False
+        if self._meter.callbacks.session_start:
+            fire(self._meter.callbacks.session_start, self._meter.state_of(wallet))
+
+    # -- the queue --------------------------------------------------------------------------------------
+
+    def freed(self, wallet: Wallet) -> None:
+        """Room came back to a wallet: whoever queues there may go on."""
+        if wallet.asks:
+            self.serve(wallet, None, busy=False)
+
+    def serve(self, wallet: Wallet, denied: str | None, *, busy: bool) -> bool:
+        """Let the queue in, first come, first served; true: the head needs the ledger (again)."""
+        served: list[tuple[Ask, Outcome]] = []
+        boot_s = self._boot()
+        with wallet.lock:
+            again = self._serve(wallet, denied, busy, boot_s, served)
+            if wallet.asks and not again:
+                self.polling.add(wallet)
+            else:
+                self.polling.discard(wallet)
+        for ask, outcome in served:
+            _answer(ask, outcome)
+        return again
+
+    def _serve(
+        self, wallet: Wallet, denied: str | None, busy: bool, boot_s: float, served: list[tuple[Ask, Outcome]]
+    ) -> bool:
+        while wallet.asks:
+            ask = wallet.asks[0]
+            outcome = ask.call.attempt(wallet, boot_s)
+            if outcome is None and denied is not None:
+                wallet.refused = (denied, self._is_exact(wallet), ask.call.need_by_scope().get(denied, 0))
+                if busy:
+                    wallet.poll_s = min(max(wallet.poll_s * 2, POLL_FIRST_S), POLL_MAX_S)
+                    wallet.poll_at_s = boot_s + wallet.poll_s
+                    return False
+                wallet.refused_until_s = boot_s + SPENT_MEMORY_S
+                outcome = Denied(denied, busy=False)
+            if outcome is None:
+                return True
+            denied, wallet.poll_s, wallet.poll_at_s = None, 0.0, 0.0
+            wallet.asks.popleft()
+            served.append((ask, outcome))
+        return False
+
+    def _is_exact(self, wallet: Wallet) -> bool:
+        return wallet.tariff is not None and wallet.tariff.plan.exact
+
+    def turn_away(self, wallet: Wallet) -> None:
+        """The ledger is away: whoever queues is judged by what is known here."""
+        served: list[tuple[Ask, Outcome]] = []
+        boot_s = self._boot()
+        with wallet.lock:
+            while wallet.asks:
+                ask = wallet.asks.popleft()
+                try:
+                    served.append((ask, self._alone(wallet, ask.call, boot_s)))
+                except Exception as fault:  # noqa: BLE001  # it belongs to the caller who waits
+                    ask.future.set_exception(fault)
+        self.polling.discard(wallet)
+        for ask, outcome in served:
+            _answer(ask, outcome)
+
+
+def _answer(ask: Ask, outcome: Outcome) -> None:
+    if ask.future.set_running_or_notify_cancel():
+        ask.future.set_result(outcome)
+    elif outcome is State.HELD:
+        ask.call.release()
+        ask.call.state = State.DONE
+
+
+async def _wait_async(future: Future[Any]) -> bool:
+    """The asynchronous twin of ``Gate._wait``; a cancelled caller leaves the future to its wallet."""
+    done, _ = await asyncio.wait((asyncio.wrap_future(future),), timeout=PATIENCE_S)
+    return bool(done)

@@ -1,4 +1,4 @@
-"""Runtime cost control for apps that call LLMs: meter each user, check the plan before the call, refuse with a way on."""
+"""Runtime cost control for apps that call LLMs: meter each user, check his plan before the call leaves."""
 
 from paygent.client import Paygent
 from paygent.context import paygent_context, paygent_exempt, paygent_track

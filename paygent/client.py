@@ -58,9 +58,7 @@ class Paygent:
     _instance: Paygent | None = None
     _lock = threading.Lock()
 
-    def __init__(
-        self, meter: Meter, registry: ProviderRegistry, api_key: str | None, base_url: str
-    ) -> None:
+    def __init__(self, meter: Meter, registry: ProviderRegistry, api_key: str | None, base_url: str) -> None:
         self._meter = meter
         self._registry = registry
         self._api_key = api_key
@@ -125,7 +123,9 @@ class Paygent:
             PaygentBackendUnreachable: No backend, and *strict_backend*.
         """
         _check_choices(unattributed=unattributed, no_plan=no_plan, unpriced=unpriced, on_cancel=on_cancel)
-        _check_positive(flush_interval=flush_interval, max_batch_size=max_batch_size, max_queue_size=max_queue_size)
+        _check_positive(
+            flush_interval=flush_interval, max_batch_size=max_batch_size, max_queue_size=max_queue_size
+        )
         configured = read_plans(plans) if plans is not None else {}
         options = Options(
             raise_on_hard_gate=raise_on_hard_gate,
@@ -372,7 +372,13 @@ class Paygent:
         carried = Payer(checked_user_id(user_id), None, None, metadata) if user_id is not None else None
         context = current_payer()
         if carried is None and context is not None:
-            carried = Payer(context.user_id, context.session_id, None, metadata or context.metadata, resolve=context.resolve)
+            carried = Payer(
+                context.user_id,
+                context.session_id,
+                None,
+                metadata or context.metadata,
+                resolve=context.resolve,
+            )
         if carried is None or self._meter.closed:
             return None
         payer = self._meter.payer(carried)

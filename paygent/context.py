@@ -80,7 +80,9 @@ def _checked_text(value: object, field: str) -> str | None:
     else:
         text = value if type(value) is str else str(value)
     if len(text) > USER_ID_LENGTH_MAX:
-        raise ValueError(f"{field} must have at most {USER_ID_LENGTH_MAX} characters, this one has {len(text)}")
+        raise ValueError(
+            f"{field} must have at most {USER_ID_LENGTH_MAX} characters, this one has {len(text)}"
+        )
     if not text.isascii():
         try:
             text.encode()

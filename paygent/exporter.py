@@ -62,7 +62,13 @@ class Exporter:
     """
 
     def __init__(
-        self, ledger: Ledger, journal: Journal, lease_id: str, desk: Desk, boot: Callable[[], float], tick_s: float
+        self,
+        ledger: Ledger,
+        journal: Journal,
+        lease_id: str,
+        desk: Desk,
+        boot: Callable[[], float],
+        tick_s: float,
     ) -> None:
         self.ledger = ledger
         self.journal = journal

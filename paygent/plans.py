@@ -30,7 +30,9 @@ def read_plans(path: str | os.PathLike[str]) -> dict[str, PlanConfig]:
         raise ValueError(f"plans={os.fspath(path)!r}: {error}") from error
     plans = document.pop("plans", None)
     if not isinstance(plans, dict) or document:
-        raise ValueError(f"plans={os.fspath(path)!r}: the file holds tables named [plans.<name>] and nothing else")
+        raise ValueError(
+            f"plans={os.fspath(path)!r}: the file holds tables named [plans.<name>] and nothing else"
+        )
     configs = {}
     for name, fields in plans.items():
         try:

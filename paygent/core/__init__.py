@@ -1,1 +1,1 @@
-"""The pure core: values in, values out. It reads no clock, no environment and no file, logs nothing and starts nothing."""
+"""The pure core: values in, values out. It reads no clock, environment or file, logs and starts nothing."""

@@ -104,5 +104,5 @@ def covers(held: int, need: int, lease: int) -> bool:
 
 
 def within(lease: int, held: int, room: int) -> int:
-    """A lease without what goes past the limit and no hold needs any more; *room* is what the limit leaves."""
+    """A lease without what goes past the limit and no hold needs; *room* is what the limit leaves."""
     return lease if lease <= held or lease <= room else max(held, room)

@@ -298,5 +298,3 @@ class MaxTokensAdvice(PaygentModel):
     period_spend_remaining: Amount = INFINITY
     session_spend_remaining: Amount = INFINITY
     model_tokens_remaining: int | None = None
-
-

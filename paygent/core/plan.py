@@ -63,7 +63,11 @@ class CompiledPlan:
             return self.period
         if scope == SESSION_SPEND:
             return self.session
-        return self.models.get(scope[len(MODEL_LIMIT) :], NO_LIMIT) if scope.startswith(MODEL_LIMIT) else NO_LIMIT
+        return (
+            self.models.get(scope[len(MODEL_LIMIT) :], NO_LIMIT)
+            if scope.startswith(MODEL_LIMIT)
+            else NO_LIMIT
+        )
 
 
 def compile_plan(name: str, config: PlanConfig, version: int = 0) -> CompiledPlan:

@@ -9,9 +9,10 @@ class Usage(NamedTuple):
     """
     Units of one call, in the words of the OpenTelemetry GenAI conventions.
 
-    ``input_tokens`` **includes** cache reads, cache writes and audio; ``output_tokens`` **includes** reasoning
-    and audio. All the other token fields are *parts of* these two and never added to them. OpenAI reports
-    cached tokens inside its prompt tokens, Anthropic outside of its input tokens: the SDK edge adds them up.
+    ``input_tokens`` **includes** cache reads, cache writes and audio; ``output_tokens`` **includes**
+    reasoning and audio. All the other token fields are *parts of* these two and never added to them. OpenAI
+    reports cached tokens inside its prompt tokens, Anthropic outside of its input tokens: the SDK edge adds
+    them up.
 
     ``cache_write_input_tokens`` counts five-minute and one-hour writes together;
     ``cache_write_1h_input_tokens`` is the part of it with the longer life. ``web_search_requests`` are

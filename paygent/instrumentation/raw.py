@@ -181,37 +181,45 @@ def take_raw(raw: Any, call: CallPort, operation: Operation, units: Usage | None
     response = response_of(raw)
     response = raw if response is None else response
     tally = RawTally(call, operation, units, response, is_stream)
+    source = getattr(response, "stream", None)
     tap = tap_response(response, tally.closed, tally.feed)
     if tap is None:
         return False
-    tap.owner = _Owner(tally)
-    if is_stream:
-        _parse_through(raw, tally)
+    owner = _Owner(tally)
+    # The older httpx ties a response and its stream into a cycle: there the wrapper is what gets dropped.
+    in_cycle = getattr(source, "_response", None) is response
+    if not (in_cycle and _parse_through(raw, tally, owner)):
+        tap.owner = owner
+        _parse_through(raw, tally, None)
     call.defer()
     return True
 
 
 class _Owner:
-    """Lives as long as the tap does: a response dropped unread settles with it."""
+    """Lives as long as what holds it: a response dropped unread settles with it."""
 
     __slots__ = ("_tally",)
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: RawTally) -> None:
         self._tally = tally
 
     def __del__(self) -> None:
         with suppress(Exception):  # a finalizer has nobody to tell
-            self._tally.drop()
+            if not self._tally.parsed:
+                self._tally.drop()
 
 
-def _parse_through(raw: Any, tally: RawTally) -> None:
+def _parse_through(raw: Any, tally: RawTally, owner: _Owner | None) -> bool:
+    """Hand what ``parse()`` makes of *raw* to *tally*; *owner* lives as long as *raw* does."""
     options = getattr(raw, "_options", None)
     if options is None:
-        return
+        return False
     before = getattr(options, "post_parser", None)
-    raw._options = changed = copy.copy(options)
+    changed = copy.copy(options)
 
-    def after_parse(parsed: Any) -> Any:
+    def after_parse(parsed: Any, owner: _Owner | None = owner) -> Any:
         return tally.take_stream(before(parsed) if callable(before) else parsed)
 
     changed.post_parser = after_parse
+    raw._options = changed  # noqa: SLF001  # where the SDK looks for it
+    return True

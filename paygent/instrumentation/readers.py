@@ -1,7 +1,9 @@
 """
 Readers of streams: what one stream has reported so far, event by event.
 
-A reader is fed every event, as an SDK model or :class:`~paygent.instrumentation._fields.Loose` JSON, and
+A reader is fed every event, as an SDK model or as :class:`~paygent.instrumentation._fields.Loose` JSON. It
+keeps the usage reported, the bytes of output seen (text, tool arguments, reasoning), the model and the names
+of tools. ``see`` returns true on the event after which usage is final.
 """
 
 from __future__ import annotations

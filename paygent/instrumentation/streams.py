@@ -108,7 +108,7 @@ class Tally:
         if self.settled:
             return
         self.settled = True
-        meter: MeterPort | None = active.get()  # type: ignore[assignment]  # its calls are ours
+        meter: MeterPort | None = active.get()
         if meter is not None:
             partial = self.units if self.reader.usage is None else self.reader.usage
             meter.later(self.call, partial, self.reader.output_bytes)

@@ -210,9 +210,7 @@ def _from_json(value: Any) -> Any:
 
 def _event(row: tuple[Any, ...]) -> Event:
     event = Event._make(row)
-    return event._replace(
-        tool_calls=_from_json(event.tool_calls) or (), metadata=_from_json(event.metadata)
-    )
+    return event._replace(tool_calls=_from_json(event.tool_calls) or (), metadata=_from_json(event.metadata))
 
 
 def _event_row(event: Event) -> tuple[Any, ...]:

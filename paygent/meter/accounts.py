@@ -78,7 +78,9 @@ def put_plan(meter: Meter, name: str, config: PlanConfig) -> None:
             wallet.ready_until_s, wallet.refused = 0.0, None
 
 
-def put_account(meter: Meter, user_id: str, changes: Mapping[str, Any], config: PlanConfig | None = None) -> Wallet:
+def put_account(
+    meter: Meter, user_id: str, changes: Mapping[str, Any], config: PlanConfig | None = None
+) -> Wallet:
     """Change what the ledger knows of a user, then load him; usage is never touched."""
     came_through = True
     if changes:
@@ -142,7 +144,12 @@ def checked_amounts(cost: object, input_tokens: object, output_tokens: object) -
         ValueError: Negative, NaN or infinite cost; negative or non-integer tokens.
     """
     if cost is not None:
-        if isinstance(cost, bool) or not isinstance(cost, (int, float)) or not math.isfinite(cost) or cost < 0:
+        if (
+            isinstance(cost, bool)
+            or not isinstance(cost, (int, float))
+            or not math.isfinite(cost)
+            or cost < 0
+        ):
             raise ValueError(f"cost must be a finite amount of US dollars, zero or more, not {cost!r}")
     for name, tokens in (("input_tokens", input_tokens), ("output_tokens", output_tokens)):
         if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:

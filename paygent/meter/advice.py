@@ -117,7 +117,9 @@ def max_tokens(
                 if rates is None or rates.input_ausd is None:
                     most.append((0, name))
                     continue
-                spare = (room - 1) * 10**12 // max(1, tariff.plan.safety_milli) - input_tokens * rates.input_ausd
+                spare = (room - 1) * 10**12 // max(
+                    1, tariff.plan.safety_milli
+                ) - input_tokens * rates.input_ausd
                 per_token = rates.output_ausd or 0
                 most.append((spare // per_token if per_token else (hard_cap if spare >= 0 else 0), name))
         room = _room(tokens, wallet, "model_tokens")
@@ -154,7 +156,9 @@ def model_usage(wallet: Wallet, totals: dict[Bucket, int] | None) -> list[ModelU
         ModelUsage(
             model=model,
             tokens_used=usage.period_tokens_by_model.get(model, 0),
-            tokens_limit=config.model_limits[model].max_tokens_per_period if model in config.model_limits else None,
+            tokens_limit=config.model_limits[model].max_tokens_per_period
+            if model in config.model_limits
+            else None,
             cost=usage.period_cost_by_model.get(model, 0.0),
         )
         for model in models

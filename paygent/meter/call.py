@@ -6,7 +6,7 @@ import enum
 import json
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from paygent.core.balance import UNLIMITED, Balance, Denied, covers, reserve
 from paygent.core.plan import MODEL_LIMIT, SESSION_SPEND, TOTAL_SPEND
@@ -36,13 +36,13 @@ class State(enum.IntEnum):
 
 
 class Blocked(NamedTuple):
-    """A refusal that no ledger needs to be asked for: ``reason`` is ``unlisted``, ``unpriced`` or ``no_plan``."""
+    """No ledger needs to be asked for this: ``reason`` is ``unlisted``, ``unpriced`` or ``no_plan``."""
 
     reason: str
 
 
 # What became of a call at the gate; State is HELD or PASSES.
-Outcome = Union[State, Denied, Blocked]
+Outcome: TypeAlias = State | Denied | Blocked
 
 
 class Call:
@@ -56,10 +56,34 @@ class Call:
     """
 
     __slots__ = (
-        "forced", "habits", "input_bytes", "input_tokens", "max_output_tokens", "metadata", "meter", "model",
-        "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider", "purses", "session", "session_id",
-        "soft", "source", "started_us", "state", "tariff", "terms", "units", "user_id", "wallet",
-    )  # fmt: skip
+        "forced",
+        "habits",
+        "input_bytes",
+        "input_tokens",
+        "max_output_tokens",
+        "metadata",
+        "meter",
+        "model",
+        "need_nusd",
+        "need_tokens",
+        "operation",
+        "payer",
+        "pid",
+        "plan",
+        "provider",
+        "purses",
+        "session",
+        "session_id",
+        "soft",
+        "source",
+        "started_us",
+        "state",
+        "tariff",
+        "terms",
+        "units",
+        "user_id",
+        "wallet",
+    )
 
     def __init__(
         self,
@@ -133,8 +157,12 @@ class Call:
         response_model: str | None = None,
         tools: Sequence[str] = (),
     ) -> None:
-        """Post an estimate: input from *partial* or from the request, output from the bytes seen, at least 1."""
-        input_tokens = partial.input_tokens if partial is not None and partial.input_tokens else self.input_estimate
+        """Post an estimate: input from *partial* or the request, output from the bytes seen, at least 1."""
+        if not self.is_open:
+            return
+        input_tokens = (
+            partial.input_tokens if partial is not None and partial.input_tokens else self.input_estimate
+        )
         output_tokens = max(1, (output_bytes + 3) // 4, partial.output_tokens if partial is not None else 0)
         usage = (partial or self.units or NO_UNITS)._replace(
             input_tokens=input_tokens, output_tokens=output_tokens
@@ -210,13 +238,17 @@ class Call:
             if rates is None:
                 raise UnpricedTokensError("input", input_tokens)
             usage = (self.units or NO_UNITS)._replace(
-                input_tokens=0 if self.units else input_tokens, output_tokens=0 if self.units else output_tokens
+                input_tokens=0 if self.units else input_tokens,
+                output_tokens=0 if self.units else output_tokens,
             )
             self.need_nusd = cost_nusd(usage, rates) * safety_milli // 1000 + 1
         except UnpricedTokensError:
             self.need_nusd = 0
             self.meter.unpriced(self.model)
-            if self.meter.blocks_unpriced and min(config.max_spend_per_period, config.max_spend_per_session) < 1e18:
+            if (
+                self.meter.blocks_unpriced
+                and min(config.max_spend_per_period, config.max_spend_per_session) < 1e18
+            ):
                 return Blocked("unpriced")
         return None
 
@@ -228,18 +260,26 @@ class Call:
         need = {TOTAL_SPEND: self.need_nusd, SESSION_SPEND: self.need_nusd}
         if self.model is not None:
             need[MODEL_LIMIT + self.terms.model] = self.need_tokens
-        return {scope: amount for scope, amount in need.items() if tariff.plan.limit_of(scope).hard < UNLIMITED}
+        return {
+            scope: amount for scope, amount in need.items() if tariff.plan.limit_of(scope).hard < UNLIMITED
+        }
 
     # -- holding (the wallet's lock is held) -----------------------------------------------------------
 
     def attempt(self, wallet: Wallet, boot_s: float) -> Outcome | None:
-        """Take the holds out of the wallet: ``HELD``, ``PASSES``, a refusal, or None: the ledger must be asked."""
+        """Take the holds out of the wallet; ``None``: the ledger must be asked."""
         if wallet.override is not None:
             return self.meter.gate.judge_alone(wallet, self, boot_s)
         tariff = wallet.tariff
         if tariff is None or boot_s >= wallet.ready_until_s:
             return None
         if self.plan is not None and self.plan != wallet.moved_to:
+            return None
+        if (
+            wallet.session is None
+            if self.session_id is None
+            else wallet.session_of(self.session_id, boot_s) is None
+        ):
             return None
         if not wallet.account.sdk_enabled:  # type: ignore[union-attr]  # known once there is a tariff
             return State.PASSES
@@ -263,9 +303,7 @@ class Call:
         self._take(purses, wallet, boot_s)
         return State.HELD
 
-    def attempt_alone(
-        self, wallet: Wallet, purses: tuple[Any, ...] | None, boot_s: float
-    ) -> Outcome:
+    def attempt_alone(self, wallet: Wallet, purses: tuple[Any, ...] | None, boot_s: float) -> Outcome:
         """Judge by what is known here, against the whole limit: the ledger is away or was overridden."""
         tariff = wallet.tariff
         assert tariff is not None
@@ -292,7 +330,9 @@ class Call:
         need = self.need_by_scope().get(scope)
         return need is not None and (not exact or need >= amount)
 
-    def _purses(self, wallet: Wallet, boot_s: float) -> tuple[Purse, Purse, Purse | None, Purse | None] | None:
+    def _purses(
+        self, wallet: Wallet, boot_s: float
+    ) -> tuple[Purse, Purse, Purse | None, Purse | None] | None:
         if self.session_id is None:
             session_purse = wallet.session_purse
             self.session = wallet.session

@@ -82,9 +82,9 @@ class Desk:
         if self._meter.degraded:
             ledger.plans()
             self.reachable()
-        while self._meter._changes:
-            self._meter._changes[0](ledger)
-            self._meter._changes.popleft()
+        while self._meter.changes:
+            self._meter.changes[0](ledger)
+            self._meter.changes.popleft()
         self._meter.audit.write(ledger, self._meter.now_us())
         if self.overflowed:
             self._meter.exporter.settle(self._meter.journal.read_back())

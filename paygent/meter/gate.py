@@ -44,7 +44,7 @@ class Gate:
                 ask = self._resume(ask) if self._wait(ask.future) else self._impatient(ask)
         except (PaygentLimitExceeded, PaygentUnavailable):
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self._meter.own_fault("admitting a call")
             call.state = State.PASSES
         except BaseException:
@@ -61,7 +61,7 @@ class Gate:
                 ask = self._resume(ask) if await _wait_async(ask.future) else self._impatient(ask)
         except (PaygentLimitExceeded, PaygentUnavailable):
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self._meter.own_fault("admitting a call")
             call.state = State.PASSES
         except BaseException:
@@ -92,7 +92,7 @@ class Gate:
             self._meter.warn_once("closed", "an LLM call was made after shutdown(): it passes unmetered")
             call.state = State.PASSES
             return None
-        if self._meter._dropped:
+        if self._meter.dropped_calls:
             self._meter.settle_dropped()
         boot_s = self._boot()
         wallet = self._meter.wallets.get(call.user_id) or self._meter.wallet(call.user_id)
@@ -198,7 +198,8 @@ class Gate:
         self._windows_alone(wallet, None, boot_s)
 
     def _windows_alone(self, wallet: Wallet, own_id: str | None, boot_s: float) -> None:
-        assert wallet.tariff is not None and wallet.account is not None
+        assert wallet.tariff is not None
+        assert wallet.account is not None
         now_us = wallet.now_us(boot_s)
         session = wallet.session_of(own_id, boot_s)
         if session is None:

@@ -26,6 +26,7 @@ class EventIds:
         self._count = itertools.count(1)
 
     def __call__(self) -> str:
+        """Make the next id."""
         number = next(self._count)
         if number >= 1 << 32:
             self.__init__()  # type: ignore[misc]  # a new prefix, after four billion ids

@@ -200,7 +200,10 @@ class _WatchedDict(dict[str, Any]):
         return dict, (dict(self),)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> dict[str, Any]:
-        return {key: value.model_copy(deep=True) if isinstance(value, PaygentModel) else value for key, value in self.items()}
+        return {
+            key: value.model_copy(deep=True) if isinstance(value, PaygentModel) else value
+            for key, value in self.items()
+        }
 
     def __setitem__(self, key: str, value: Any) -> None:
         super().__setitem__(key, value)

@@ -34,6 +34,7 @@ from paygent.meter.call import Call
 from paygent.meter.desk import Desk
 from paygent.meter.gate import Gate
 from paygent.meter.ids import EventIds
+from paygent.meter.live import live_state
 from paygent.meter.tariff import Habits, Tariff
 from paygent.meter.wallet import Wallet
 
@@ -103,13 +104,13 @@ class Meter:
         self.gate = Gate(self)
         self.desk = Desk(self)
         self.exporter = Exporter(self.ledger, self.journal, self.lease_id, self.desk, self.boot, tick_s)
-        self._dropped: deque[tuple[Call, Usage | None, int]] = deque()
-        self._changes: deque[Callable[[Ledger], None]] = deque()
+        self.dropped_calls: deque[tuple[Call, Usage | None, int]] = deque()
+        self.changes: deque[Callable[[Ledger], None]] = deque()
         self._manual_ids: set[str] = set()
         self.dropped = 0
 
     def after_fork(self) -> None:
-        """In the child: fresh locks, queues, ids and files, and no lease; the parent's calls are inert here."""
+        """In the child: fresh locks, queues, ids and files, no lease; the parent's calls are inert."""
         self.journal.forget_after_fork()
         self.ledger.forget_after_fork()
         self._lock = threading.Lock()
@@ -170,11 +171,11 @@ class Meter:
         """Post a call once, whoever settles it first; a fault of ours is logged and goes no further."""
         try:
             settlement.settle(self, call, usage, response_model, tools, estimated=estimated)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self.own_fault("settling a call")
 
     def fail(self, call: Call, error: BaseException | None) -> None:
-        """A provider error is free; a call given up after it was sent posts its input, which may be billed."""
+        """A provider error is free; a call given up after it was sent posts its input: it may be billed."""
         try:
             if self.options.on_cancel == "estimate" and settlement.may_be_billed(error):
                 usage = Usage(input_tokens=call.input_estimate)
@@ -183,23 +184,23 @@ class Meter:
                 with call.wallet.lock:
                     call.release()
                 self.gate.freed(call.wallet)
-        except Exception:
+        except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self.own_fault("releasing a call")
 
     def later(self, call: Call, partial: Usage | None, output_bytes: int) -> None:
         """For finalizers: no lock, no I/O; the next call or tick settles it."""
-        self._dropped.append((call, partial, output_bytes))
+        self.dropped_calls.append((call, partial, output_bytes))
 
     def settle_dropped(self) -> None:
         """Settle what finalizers left."""
-        while self._dropped:
+        while self.dropped_calls:
             with contextlib.suppress(IndexError):
-                call, partial, output_bytes = self._dropped.popleft()
+                call, partial, output_bytes = self.dropped_calls.popleft()
                 call.finish_estimated(partial, output_bytes)
 
     def put(self, change: Callable[[Ledger], None]) -> bool:
         """Change the ledger, in order; false where it is away: the change then follows when it returns."""
-        if not self._changes and not self.degraded:
+        if not self.changes and not self.degraded:
             future = self.exporter.call(change)
             if wait((future,), timeout=PATIENCE_S).done and future.exception() is None:
                 return True
@@ -208,7 +209,7 @@ class Meter:
             if not future.done() and not future.cancel():
                 return False
             self.desk.trip("a change did not reach the ledger")
-        self._changes.append(change)
+        self.changes.append(change)
         return False
 
     def is_first(self, event_id: str) -> bool:
@@ -339,7 +340,7 @@ class Meter:
     def own_fault(self, what: str) -> None:
         """A fault of ours, while handling an exception: it is logged, and the caller never sees it."""
         self.last_error = f"a fault while {what}"
-        log.exception("paygent met a fault of its own while %s; the call goes on", what)
+        log.exception("paygent met a fault of its own while %s; the call goes on", what)  # noqa: LOG004
 
     def remember_job(self, payer: Payer, provider: str, job_id: str, model: str | None) -> None:
         """Remember whom a batch belongs to, until its results are read."""
@@ -355,8 +356,6 @@ class Meter:
 
     def state_of(self, wallet: Wallet) -> Any:
         """The live state of a user; see ``paygent.meter.live``."""
-        from paygent.meter.live import live_state  # noqa: PLC0415  # only who asks for it pays for it
-
         return live_state(self, wallet)
 
     def drop(self, user_id: str) -> None:

@@ -61,12 +61,12 @@ def of_denied(call: Call, wallet: Wallet, denied: Denied) -> Refusal:
     """A limit without room for the call: spent, or held by other calls in flight."""
     purse = find_purse(call, wallet, denied.scope)
     if denied.busy:
-        message = (
-            f"Busy: other calls in flight hold what is left of the limit{_where(purse)}; try again in a moment."
-        )
+        message = f"Busy: other calls in flight hold what is left of the limit{_where(purse)}; try again in a moment."
     elif purse.used < purse.hard:
         left = (purse.hard - purse.used) / (1 if purse.scope.startswith(MODEL_LIMIT) else NUSD_PER_USD)
-        message = f"Limit reached: this call may need more than the {_amount(purse, left)} left{_where(purse)}."
+        message = (
+            f"Limit reached: this call may need more than the {_amount(purse, left)} left{_where(purse)}."
+        )
     else:
         message = describe(purse, "hard_gate")
     used, cap, _ = values(purse)

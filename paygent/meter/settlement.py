@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paygent.context import Payer
 from paygent.core.events import Event, to_model
@@ -54,57 +54,80 @@ def settle(
     cost: int | None = None,
     description: str | None = None,
 ) -> Event | None:
-    """Price a finished call, journal it and post it."""
+    """Price a finished call, journal it and post it; returns None for one that is settled already."""
     if not claim(meter, call):
         return None
-    tariff = call.tariff
-    assert tariff is not None
-    source: str | None
+    try:
+        bill = _bill(meter, call, usage, response_model, tools, estimated)
+    except Exception:  # noqa: BLE001  # a fault of ours must neither lose the call nor keep its hold
+        meter.own_fault("pricing a call")
+        bill = _held(call)
     if cost is not None:
-        tokens_nusd, source = cost, "caller"
-    elif not 0 <= usage.input_tokens + usage.output_tokens <= TOKENS_MAX or min(usage[:2]) < 0:
-        usage, estimated, tokens_nusd = *_as_held(meter, call), call.need_nusd
-        source = "hold"
-    else:
-        tokens_nusd, source, estimated = _cost(meter, call, tariff, usage, response_model, estimated)
-    tools_nusd = 0
-    if tools and tariff.plan.config.tool_costs:
-        config = tariff.plan.config
-        tools_nusd = tool_cost_nusd(tools, config.tool_costs, config.default_tool_cost)
-    event = _event(call, usage, response_model, tools, tokens_nusd, tools_nusd, source, estimated, event_id or meter.new_id())
+        bill = bill._replace(tokens_nusd=cost, rate_source="caller")
+    event = _event(call, bill, response_model, tuple(tools), event_id or meter.new_id())
     if description is not None or cost is not None:
         event = event._replace(description=description, cost_explicit=int(cost is not None))
-    if not estimated and call.source == "auto":
+    if not bill.estimated and call.source == "auto":
         call.habits.learn(call.input_bytes, usage.input_tokens, usage.output_tokens)
     post(meter, call, event)
     return event
 
 
-def _as_held(meter: Meter, call: Call) -> tuple[Usage, bool]:
-    """A report that cannot be right is posted as what was held, and flagged."""
-    meter.warn_once(f"absurd {call.model}", f"{call.model!r} reported impossible usage; the reservation is posted")
-    input_tokens = call.input_estimate
-    return Usage(input_tokens, max(1, call.need_tokens - input_tokens)), True
+class Bill(NamedTuple):
+    """What a call used and cost, in nano-dollars, and how that is known."""
+
+    usage: Usage
+    tokens_nusd: int
+    tools_nusd: int
+    rate_source: str | None
+    estimated: bool
 
 
-def _cost(
-    meter: Meter, call: Call, tariff: Tariff, usage: Usage, response_model: str | None, estimated: bool
-) -> tuple[int, str | None, bool]:
-    """Price in nano-dollars, where the rate came from, and whether the amount is an estimate."""
-    terms = _terms(call, tariff, response_model)
+def _bill(
+    meter: Meter,
+    call: Call,
+    usage: Usage,
+    response_model: str | None,
+    tools: Sequence[str],
+    estimated: bool,
+) -> Bill:
+    if (
+        usage.input_tokens < 0
+        or usage.output_tokens < 0
+        or usage.input_tokens + usage.output_tokens > TOKENS_MAX
+    ):
+        meter.warn_once(
+            f"absurd {call.model}", f"{call.model!r} reported impossible usage; the reservation is posted"
+        )
+        return _held(call)
+    assert call.tariff is not None
+    config = call.tariff.plan.config
+    tools_nusd = (
+        tool_cost_nusd(tools, config.tool_costs, config.default_tool_cost)
+        if tools and config.tool_costs
+        else 0
+    )
+    terms = _terms(call, call.tariff, response_model)
     if terms.rates is None:
-        if call.operation != "manual":
+        if call.source == "auto":
             meter.unpriced(response_model or call.model)
-        return 0, "unpriced", estimated
+        return Bill(usage, 0, tools_nusd, "unpriced", estimated)
     try:
-        return cost_nusd(usage, terms.rates), terms.rate_source, estimated
+        return Bill(usage, cost_nusd(usage, terms.rates), tools_nusd, terms.rate_source, estimated)
     except UnpricedTokensError:
         meter.unpriced(response_model or call.model)
-        return call.need_nusd, terms.rate_source, True
+        return Bill(usage, call.need_nusd, tools_nusd, terms.rate_source, True)
+
+
+def _held(call: Call) -> Bill:
+    """What was reserved for the call, for a report that cannot be right or cannot be read."""
+    input_tokens = call.input_estimate
+    usage = Usage(input_tokens, max(1, call.need_tokens - input_tokens))
+    return Bill(usage, call.need_nusd, 0, "hold", True)
 
 
 def _terms(call: Call, tariff: Tariff, response_model: str | None) -> Terms:
-    """The plan's rate for the model that answered, else for the one asked for, else the catalogue's likewise."""
+    """The plan's rate for the model that answered, else of the one asked for; else the catalogue's."""
     terms = call.terms
     if response_model is None or response_model == call.model:
         return terms
@@ -115,17 +138,9 @@ def _terms(call: Call, tariff: Tariff, response_model: str | None) -> Terms:
 
 
 def _event(
-    call: Call,
-    usage: Usage,
-    response_model: str | None,
-    tools: Sequence[str],
-    tokens_nusd: int,
-    tools_nusd: int,
-    rate_source: str | None,
-    estimated: bool,
-    event_id: str,
+    call: Call, bill: Bill, response_model: str | None, tools: tuple[str, ...], event_id: str
 ) -> Event:
-    session = call.session
+    usage, session = bill.usage, call.session
     assert session is not None
     period, session_purse, tokens, _ = call.purses
     if tokens is not None:
@@ -134,11 +149,11 @@ def _event(
         assert call.tariff is not None
         model = call.tariff.terms(response_model, call.provider).model if response_model else None
     return Event(
-        event_id, call.user_id, call.started_us, period.window.key, session_purse.window.key, session.session_id,
-        call.provider, call.operation, model, call.model or response_model, response_model,
-        usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens, usage.cache_write_input_tokens,
-        usage.reasoning_output_tokens, tokens_nusd, tools_nusd, list(tools) if tools else (),
-        call.json_metadata(), call.source, int(estimated), 0, rate_source, None,
+        event_id, call.user_id, call.started_us, period.window.key, session_purse.window.key,
+        session.session_id, call.provider, call.operation, model, call.model or response_model,
+        response_model, usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens,
+        usage.cache_write_input_tokens, usage.reasoning_output_tokens, bill.tokens_nusd, bill.tools_nusd,
+        tools, call.json_metadata(), call.source, int(bill.estimated), 0, bill.rate_source, None,
     )  # fmt: skip
 
 
@@ -207,12 +222,16 @@ def remember_job(meter: Meter, payer: Payer, provider: str, job_id: str, model: 
 def job_results(meter: Meter, provider: str, name: str, lines: Sequence[JobLine]) -> None:
     """Look up whose batch it is on the ledger thread, then post its lines; reading them twice counts once."""
     found = meter.exporter.call(lambda ledger: ledger.job(provider, name))
-    found.add_done_callback(lambda future: _post_job(meter, future.result(), lines) if not future.exception() else None)
+    found.add_done_callback(
+        lambda future: _post_job(meter, future.result(), lines) if not future.exception() else None
+    )
 
 
 def _post_job(meter: Meter, job: Job | None, lines: Sequence[JobLine]) -> None:
     if job is None:
-        meter.warn_once("unknown batch", "results of a batch were read that no user is known for: not metered")
+        meter.warn_once(
+            "unknown batch", "results of a batch were read that no user is known for: not metered"
+        )
         return
     payer = Payer(job.user_id, job.session_id, None, job.metadata)
     for line in lines:

@@ -59,7 +59,12 @@ class Tariff:
         known = limited or rated or model
         listed = bool(limited or rated or config.default_cost_rate or not self.plan.lists_models)
         if rated is not None:
-            return Terms(known, rates_from_plan(config.cost_rates[rated], self._lookup(model, provider)), "plan", listed)
+            return Terms(
+                known,
+                rates_from_plan(config.cost_rates[rated], self._lookup(model, provider)),
+                "plan",
+                listed,
+            )
         if config.default_cost_rate is not None:
             rates = rates_from_plan(config.default_cost_rate, self._lookup(model, provider))
             return Terms(known, rates, "plan_default", listed)

@@ -31,8 +31,18 @@ class Purse:
     """
 
     __slots__ = (
-        "cap", "hard", "held", "lease", "others", "posted", "scope", "sent", "soft", "unsettled", "window",
-    )  # fmt: skip
+        "cap",
+        "hard",
+        "held",
+        "lease",
+        "others",
+        "posted",
+        "scope",
+        "sent",
+        "soft",
+        "unsettled",
+        "window",
+    )
 
     def __init__(self, scope: str, window: Window, limit: Limit) -> None:
         self.scope = scope
@@ -73,6 +83,7 @@ class Purse:
 
     @property
     def bucket(self) -> Bucket:
+        """What the ledger calls this purse."""
         return self.scope, self.window.key
 
 
@@ -97,11 +108,40 @@ class Wallet:
     """
 
     __slots__ = (
-        "account", "announce", "answered_s", "asks", "contended", "deadline_s", "events", "in_flight",
-        "lease_id", "lock", "models", "moved_to", "offset_us", "override", "period", "period_purse", "poll_at_s", "poll_s", "purses", "ready_until_s",
-        "refused", "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
-        "sharers", "stale", "state", "tariff", "touched_s", "user_id",
-    )  # fmt: skip
+        "account",
+        "announce",
+        "answered_s",
+        "asks",
+        "contended",
+        "deadline_s",
+        "events",
+        "in_flight",
+        "lease_id",
+        "lock",
+        "models",
+        "moved_to",
+        "offset_us",
+        "override",
+        "period",
+        "period_purse",
+        "poll_at_s",
+        "poll_s",
+        "purses",
+        "ready_until_s",
+        "refused",
+        "refused_until_s",
+        "sent_events",
+        "sent_s",
+        "session",
+        "session_purse",
+        "sessions",
+        "sharers",
+        "stale",
+        "state",
+        "tariff",
+        "touched_s",
+        "user_id",
+    )
 
     def __init__(self, user_id: str, lease_id: str) -> None:
         self.user_id = user_id
@@ -225,6 +265,8 @@ class Wallet:
                     self._known_purse(bucket).posted = amount
             for bucket, purse in list(self.purses.items()):
                 purse.unsettled -= purse.sent
+                if bucket not in reply.posted and self.override is None:
+                    purse.posted += purse.sent
                 purse.sent = 0
                 purse.others = reply.others.get(bucket, 0)
                 if purse.finite:
@@ -268,11 +310,14 @@ class Wallet:
                 self.purse(SESSION_SPEND, session.window)
 
     def _be_ready_until(self) -> None:
-        assert self.period is not None and self.tariff is not None
+        assert self.period is not None
+        assert self.tariff is not None
         ends_us = min(self.period.end_us, self.session.window.end_us if self.session else self.period.end_us)
         ends_s = (ends_us - self.offset_us) / 1e6
         # Without a lease nothing renews what is known here: after a second the plan may be another.
-        self.ready_until_s = min(ends_s, self.sent_s + FRESH_S if self.tariff.plan.unlimited else self.deadline_s)
+        self.ready_until_s = min(
+            ends_s, self.sent_s + FRESH_S if self.tariff.plan.unlimited else self.deadline_s
+        )
 
     def _known_purse(self, bucket: Bucket) -> Purse:
         purse = self.purses.get(bucket)

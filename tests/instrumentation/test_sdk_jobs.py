@@ -7,6 +7,7 @@ import gc
 import json
 from typing import Any
 
+import openai
 import pytest
 from sdk_fakes import MESSAGES, Wire, chat, message, response
 from sdk_recording import RecordingMeter
@@ -185,6 +186,8 @@ def test_async_anthropic_results_are_counted_as_read(meter: RecordingMeter) -> N
 
 # --- background work --------------------------------------------------------------------------------------
 
+# As a field of the body: older SDKs have no argument for it.
+BACKGROUND = {"background": True}
 QUEUED = response(id="resp_9", status="queued", usage=None, background=True)
 FINISHED = response(id="resp_9", background=True)
 FINISHED_USAGE = Usage(11, 7, cache_read_input_tokens=4, reasoning_output_tokens=3)
@@ -192,14 +195,14 @@ FINISHED_USAGE = Usage(11, 7, cache_read_input_tokens=4, reasoning_output_tokens
 
 def test_background_response_is_remembered(meter: RecordingMeter) -> None:
     """A background response is not charged when it is queued, but remembered."""
-    Wire(lambda _: QUEUED).openai().responses.create(model="gpt-4o-mini", input="x", background=True)
+    Wire(lambda _: QUEUED).openai().responses.create(model="gpt-4o-mini", input="x", extra_body=BACKGROUND)
     assert meter.only.how == "void"
     assert meter.jobs == {"resp_9": ("alice", "openai", "gpt-4o-mini")}
 
 
 def test_background_response_that_is_done_is_settled(meter: RecordingMeter) -> None:
     """A background response that comes back finished is settled like any other."""
-    Wire(lambda _: FINISHED).openai().responses.create(model="m", input="x", background=True)
+    Wire(lambda _: FINISHED).openai().responses.create(model="m", input="x", extra_body=BACKGROUND)
     assert (meter.only.how, meter.only.usage, meter.jobs) == ("exact", FINISHED_USAGE, {})
 
 
@@ -223,7 +226,9 @@ def test_streamed_background_response_is_counted_at_its_end(meter: RecordingMete
     """A background response read as a stream counts with its last event."""
     done = {"type": "response.completed", "sequence_number": 1, "response": FINISHED}
     blocks = [b"event: response.completed\ndata: " + json.dumps(done).encode() + b"\n\n"]
-    assert len(list(Wire(lambda _: blocks).openai().responses.retrieve("resp_9", stream=True))) == 1
+    client = Wire(lambda _: blocks).openai()
+    stream = client.get("/responses/resp_9", cast_to=object, stream=True, stream_cls=openai.Stream[object])
+    assert len(list(stream)) == 1
     assert meter.results == [("resp_9", JobLine("resp_9", MODEL, FINISHED_USAGE))]
 
 

@@ -228,7 +228,9 @@ def test_vertex_is_metered(meter: RecordingMeter) -> None:
 def test_bedrock_is_metered(meter: RecordingMeter) -> None:
     """A Bedrock client is metered by the model of the request, which it moves into the path."""
     wire = Wire(lambda _: message())
-    client = wire.anthropic(anthropic.AnthropicBedrock, aws_region="us-east-1", api_key="k")
+    has_key = "api_key" in inspect.signature(anthropic.AnthropicBedrock).parameters
+    keys = {"api_key": "k"} if has_key else {"aws_access_key": "a", "aws_secret_key": "s"}
+    client = wire.anthropic(anthropic.AnthropicBedrock, aws_region="us-east-1", **keys)
     client.messages.create(model="anthropic.claude-sonnet-4-v1:0", max_tokens=5, messages=MESSAGES)
     assert "/model/" in str(wire.sent[0].url)
     assert (meter.only.model, meter.only.how) == ("anthropic.claude-sonnet-4-v1:0", "exact")

@@ -561,7 +561,7 @@ class TestFaults:
         assert len(seen) == chunks
 
     async def test_a_cut_stream_fails_async_readers(self, shell):
-        """An asynchronous reader of a cut message stream gets the error of the HTTP library, as with Anthropic."""
+        """An asynchronous reader of a cut message stream gets the HTTP library's own error."""
         stream = await shell.anthropic(anthropic.AsyncAnthropic).messages.create(
             model="m", max_tokens=9, messages=HELLO, stream=True, extra_headers={"x-llm-cut-after": "4"}
         )

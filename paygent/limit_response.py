@@ -10,9 +10,6 @@ standard.
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import json
 import logging
 import math
@@ -20,11 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
-from html import escape
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable, Refusal
+from paygent.limit_page import content_policy, page
 
 log = logging.getLogger("paygent")
 
@@ -120,13 +117,13 @@ class LimitResponder:
     def response(
         self, error: Declined, headers: Mapping[str, str], *, now: datetime | None = None
     ) -> LimitResponse:
-        """Answer a request with these *headers* (lower-case names), in the form that its client reads best."""
+        """Answer a request with these *headers* (lower-case names), in the form its client reads best."""
         problem = self.problem(error)
         kind = negotiated(headers)
         common = (("cache-control", "no-store"), ("vary", "Accept"), *_retry_headers(problem, now))
         if kind == "html":
-            policy = ("content-security-policy", _content_policy())
-            return _answer(problem, "text/html; charset=utf-8", (*common, policy), _page(problem).encode())
+            policy = ("content-security-policy", content_policy())
+            return _answer(problem, "text/html; charset=utf-8", (*common, policy), page(problem).encode())
         media = "application/problem+json" if kind == "problem" else "application/json"
         return _answer(problem, media, common, _json(problem))
 
@@ -260,7 +257,13 @@ def _weights(accept: str) -> Iterator[tuple[str, float]]:
 
 def _problem(code: str, status: int, detail: str, *, retryable: bool, **extra: Any) -> dict[str, Any]:
     known = {"gate_reason": None, "retryable": retryable, "resets_at": None, "limit": None, "plan": None}
-    head = {"type": PROBLEMS_URL + code, "title": _TITLES[code], "status": status, "detail": detail, "code": code}
+    head = {
+        "type": PROBLEMS_URL + code,
+        "title": _TITLES[code],
+        "status": status,
+        "detail": detail,
+        "code": code,
+    }
     return {**head, **known, "upgrade": None, **extra}
 
 
@@ -338,55 +341,3 @@ def _filled(template: str, plan: str) -> str:
     if "{" in filled or "}" in filled:
         raise ValueError(f"upgrade_url={template!r}: the only placeholder is {{plan}}")
     return filled
-
-
-# --- the page ---------------------------------------------------------------------------------------------
-
-_STYLE = """
-:root{color-scheme:light dark;--ink:#1b1f2a;--soft:#5b6272;--card:#fff;--back:#f3f4f8;--line:#e2e5ee;--go:#3c4fe0}
-@media (prefers-color-scheme:dark){
-:root{--ink:#eceef5;--soft:#a3abbd;--card:#1a1e29;--back:#10131b;--line:#2b3140;--go:#7d8cff}}
-*{box-sizing:border-box}
-body{margin:0;min-height:100vh;display:grid;place-items:center;padding:1.5rem;background:var(--back);
-color:var(--ink);font:1rem/1.55 system-ui,sans-serif}
-main{max-width:27rem;width:100%;padding:2.25rem;background:var(--card);border:1px solid var(--line);
-border-radius:1rem;box-shadow:0 1.25rem 3rem -1.5rem #0004}
-h1{margin:0 0 .5rem;font-size:1.4rem;line-height:1.25;letter-spacing:-.01em}
-p{margin:.5rem 0;overflow-wrap:anywhere}
-.soft{color:var(--soft);font-size:.925rem}
-.bar{height:.5rem;margin:1.25rem 0 .5rem;border-radius:1rem;background:#d6382f}
-a{display:inline-block;margin-top:1.25rem;padding:.7rem 1.25rem;border-radius:.6rem;background:var(--go);
-color:var(--card);font-weight:600;text-decoration:none}
-a:focus-visible{outline:3px solid var(--ink);outline-offset:2px}
-"""
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<meta name="robots" content="noindex"><title>{title}</title><style>{style}</style></head>
-<body><main><h1>{title}</h1><p>{detail}</p>{amounts}{reset}{upgrade}</main></body></html>
-"""
-
-
-def _page(problem: Mapping[str, Any]) -> str:
-    """A page without scripts or outside resources, so that any content policy may hold it."""
-    limit, upgrade = problem["limit"] or {}, problem["upgrade"] or {}
-    amounts = reset = link = ""
-    if "used" in limit and limit["limit"] not in ("0", "0.00"):
-        used, cap = (_shown(limit[name], limit["unit"]) for name in ("used", "limit"))
-        amounts = f'<div class="bar"></div><p class="soft">{escape(used)} of {escape(cap)} used</p>'
-    if problem["resets_at"]:
-        moment = datetime.fromisoformat(problem["resets_at"].replace("Z", "+00:00"))
-        reset = f'<p class="soft">Starts anew on {moment.day} {moment:%B %Y, %H:%M} UTC.</p>'
-    if upgrade.get("url"):
-        link = f'<a href="{escape(upgrade["url"])}">{escape(upgrade["label"])}</a>'
-    words = {name: escape(problem[name]) for name in ("title", "detail")}
-    return _PAGE.format(style=_STYLE, amounts=amounts, reset=reset, upgrade=link, **words)
-
-
-def _shown(amount: str, unit: str) -> str:
-    return f"${amount}" if unit == "usd" else f"{int(amount):,} tokens"
-
-
-@functools.cache
-def _content_policy() -> str:
-    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    return f"default-src 'none'; style-src 'sha256-{digest}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,7 @@ from pydantic import (
 
 INFINITY = float("inf")
 WATCH = "_paygent_watch"
+M = TypeVar("M", bound="PaygentModel")
 
 
 def _none_is_unlimited(value: Any) -> Any:
@@ -73,16 +74,23 @@ class PaygentModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, allow_inf_nan=True, protected_namespaces=()
+        extra="forbid", validate_assignment=True, protected_namespaces=(), ser_json_inf_nan="strings"
     )
 
     @classmethod
-    def from_backend(cls, data: dict[str, Any]) -> Any:
+    def from_backend(cls: type[M], data: dict[str, Any]) -> M:
         """Build from a backend answer; unknown fields, also nested ones, are ignored."""
         return cls.model_validate(data, extra="ignore")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
+        """Assign what is valid, or nothing: a refused value leaves the model as it was."""
+        before = dict(self.__dict__)
+        try:
+            super().__setattr__(name, value)
+        except ValueError:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
         watch: Callable[[PaygentModel, str], None] | None = self.__dict__.get(WATCH)
         if watch is not None:
             watch(self, name)

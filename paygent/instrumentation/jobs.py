@@ -38,7 +38,7 @@ _LINES_MAX = 500
 _LINKS_KEPT_MAX = 10_000
 _linked: set[tuple[str, str]] = set()
 # Lines read by streams that were dropped: a finalizer must not report them, the next call does.
-_unreported: deque[tuple[str, str, list[JobLine]]] = deque()
+unreported: deque[tuple[str, str, list[JobLine]]] = deque()
 
 
 def answer_of(result: Any) -> Mapping[str, Any]:
@@ -196,7 +196,7 @@ class LineReader(Reader):
         """Keep the lines for the next call to report; for finalizers."""
         lines, self._lines = self._lines, []
         if lines:
-            _unreported.append((self._provider, self._job_id, lines))
+            unreported.append((self._provider, self._job_id, lines))
 
 
 class LineTally(Tally):
@@ -223,8 +223,8 @@ class LineTally(Tally):
 
 def report_unreported(meter: MeterPort) -> None:
     """Report the lines that dropped streams have left."""
-    while _unreported:
-        provider, job_id, lines = _unreported.popleft()
+    while unreported:
+        provider, job_id, lines = unreported.popleft()
         meter.job_results(provider, job_id, lines)
 
 

@@ -209,17 +209,24 @@ class _Owner:
                 self._tally.drop()
 
 
+class _AfterParse:
+    """What the SDK calls with a parsed response: the caller's own parser, then ours; keeps *owner* alive."""
+
+    def __init__(self, tally: RawTally, before: Any, owner: _Owner | None) -> None:
+        self._tally = tally
+        self._before = before
+        self._owner = owner
+
+    def __call__(self, parsed: Any) -> Any:
+        return self._tally.take_stream(self._before(parsed) if callable(self._before) else parsed)
+
+
 def _parse_through(raw: Any, tally: RawTally, owner: _Owner | None) -> bool:
     """Hand what ``parse()`` makes of *raw* to *tally*; *owner* lives as long as *raw* does."""
     options = getattr(raw, "_options", None)
     if options is None:
         return False
-    before = getattr(options, "post_parser", None)
     changed = copy.copy(options)
-
-    def after_parse(parsed: Any, owner: _Owner | None = owner) -> Any:
-        return tally.take_stream(before(parsed) if callable(before) else parsed)
-
-    changed.post_parser = after_parse
-    raw._options = changed  # noqa: SLF001  # where the SDK looks for it
+    changed.post_parser = _AfterParse(tally, getattr(options, "post_parser", None), owner)
+    raw._options = changed
     return True

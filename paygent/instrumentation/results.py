@@ -68,11 +68,12 @@ def settle(
     """
     shape = shape_of(result)
     if shape == "model":
-        usage = operation.usage(result)
+        answer = fields(result)  # once, for all three readings
+        usage = operation.usage(answer)
         if usage is not None:
-            call.finish(usage, text(fields(result).get("model")), operation.tools(result))
+            call.finish(usage, text(answer.get("model")), operation.tools(answer))
         else:
-            _settle_by_units(call, operation, units, text(fields(result).get("model")))
+            _settle_by_units(call, operation, units, text(answer.get("model")))
     elif shape == "stream":
         if take_over(result, Tally(call, operation.reader(), units, hide=hide)):
             call.defer()

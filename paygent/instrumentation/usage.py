@@ -34,7 +34,8 @@ def openai_usage(obj: Any) -> Usage | None:
     block = answer.get("usage")
     if block is None:
         return _openai_without_block(answer)
-    usage = _openai_block(fields(block), text(answer.get("service_tier")), _searches(answer.get("output")))
+    output = answer.get("output")
+    usage = _openai_block(fields(block), text(answer.get("service_tier")), _searches(output) if output else 0)
     drawing = answer.get("svg_usage")
     return usage if usage is None or drawing is None else _with_drawing(usage, fields(drawing))
 
@@ -84,7 +85,10 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None, searches: 
         count(made.get("audio_tokens")),
         count(made.get("reasoning_tokens")),
         searches,
-        service_tier=service_tier,
+        0.0,
+        0,
+        0,
+        service_tier,
     )
 
 

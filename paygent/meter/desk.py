@@ -21,7 +21,6 @@ class Desk:
     """The meter's side of ``paygent.exporter``."""
 
     def __init__(self, meter: Meter) -> None:
-        self.overflowed = 0
         self._meter = meter
         self._boot = meter.boot
         self._next_due_s = 0.0
@@ -77,32 +76,29 @@ class Desk:
                 "the ledger is away (%s); calls go on, each process alone keeps to the limits", reason
             )
 
-    def after_tick(self, ledger: Ledger, boot_s: float) -> None:
-        """On the ledger thread: write the audit trail, and probe a ledger that was away."""
-        if self._meter.degraded:
-            ledger.plans()
-            self.reachable()
+    def faulted(self, wallet: Wallet, error: Exception) -> None:
+        """The ledger cannot handle this one wallet: who queues there is judged by what is known here."""
+        self._meter.last_error = f"{type(error).__name__}: {error}"
+        self._meter.gate.turn_away(wallet)
+
+    def after_tick(self, ledger: Ledger, boot_s: float) -> None:  # noqa: ARG002  # the port
+        """On the ledger thread: bring changes that did not come through, and write the audit trail."""
         while self._meter.changes:
             self._meter.changes[0](ledger)
             self._meter.changes.popleft()
         self._meter.audit.write(ledger, self._meter.now_us())
-        if self.overflowed:
-            self._meter.exporter.settle(self._meter.journal.read_back())
-            self.overflowed = 0
 
     def _shed(self) -> None:
         """Keep the events in memory within bounds; what leaves memory is still in the journal."""
-        excess = self._meter.pending_events - self.overflowed - self._meter.options.max_queue_size
+        journal = self._meter.journal
+        excess = self._meter.pending_events - journal.shed_count - self._meter.options.max_queue_size
         for wallet in tuple(self._meter.wallets.values()):
             if excess <= 0:
                 return
             with wallet.lock:
                 gone, wallet.events = wallet.events[:excess], wallet.events[excess:]
             excess -= len(gone)
-            if self._meter.journal.writable:
-                self.overflowed += len(gone)
-            else:
-                self._meter.dropped += len(gone)
+            self._meter.dropped += journal.shed(gone)
 
     def _forget(self, boot_s: float) -> None:
         for user_id, wallet in tuple(self._meter.wallets.items()):

@@ -266,7 +266,7 @@ class Meter:
     def pending_events(self) -> int:
         """Events that the ledger does not have yet."""
         wallets = tuple(self.wallets.values())
-        return sum(len(w.events) + len(w.sent_events or ()) for w in wallets) + self.desk.overflowed
+        return sum(len(w.events) + len(w.sent_events or ()) for w in wallets) + self.journal.shed_count
 
     @property
     def queue_stats(self) -> dict[str, Any]:
@@ -276,7 +276,7 @@ class Meter:
             "pending": pending,
             "unsynced": pending,
             "flushed": self.exporter.flushed,
-            "dropped": self.dropped,
+            "dropped": self.dropped + self.exporter.rejected,
             "degraded": self.degraded,
             "last_error": self.last_error or self.journal.last_error,
         }

@@ -16,6 +16,7 @@ import importlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import timedelta
 from functools import lru_cache
 from typing import Any, Literal, TypeAlias
 
@@ -100,20 +101,38 @@ class _Stub:
     def __init__(self, flavour: Any, answer: Callable[[Any], Answer] | Answer) -> None:
         self.flavour = flavour
         self.answer = answer
-        # Headers are ready-made where the answer is: building them is half the cost of a response.
-        self.headers = _headers_of(answer, flavour) if isinstance(answer, Answer) else None
+        # The whole of a fixed plain answer is built once: building takes longer than all the rest.
+        self.ready = vars(self._plain(answer)) if isinstance(answer, Answer) and _is_plain(answer) else None
 
-    def response_to(self, request: Any, answer: Answer, stream: Any) -> Any:
-        """Build the response; *stream* carries what is not a plain whole body."""
-        headers = self.headers or _headers_of(answer, self.flavour)
+    def ready_response(self, request: Any) -> Any:
+        """Return a copy of the fixed answer; the copies share their headers."""
+        response = object.__new__(self.flavour.Response)
+        vars(response).update(self.ready, extensions={}, _request=request)
+        return response
+
+    def response_to(self, request: Any, answer: Answer, stream_type: Any) -> Any:
+        """Build the response, or raise what a client gets where the connection is cut before it."""
         if answer.chunks is None and answer.controls.cut_after is None:
-            return self.flavour.Response(answer.status, headers=headers, content=answer.body, request=request)
-        if answer.controls.cut_after == 0 and answer.chunks is None:
+            return self._plain(answer, request=request)
+        if answer.chunks is None and answer.controls.cut_after == 0:
             raise self.flavour.RemoteProtocolError(_SILENT, request=request)
+        stream = stream_type(self.flavour, request, answer)
+        headers = dict(answer.headers)
         return self.flavour.Response(answer.status, headers=headers, stream=stream, request=request)
 
+    def _plain(self, answer: Answer, **request: Any) -> Any:
+        headers = dict(answer.headers)
+        response = self.flavour.Response(answer.status, headers=headers, content=answer.body, **request)
+        # Clients set the time when they have read a body to its end; this one is read already.
+        response.elapsed = timedelta(0)
+        return response
+
     def wait_s(self, request: Any, answer: Answer) -> tuple[float, Any]:
-        """Return how long to wait before the first byte, and the error to raise then, if any."""
+        """
+        Return how long to wait before the first byte, and the error to raise then, if any.
+
+        A hanging answer ends with the request's read timeout; at once where that is unlimited.
+        """
         controls = answer.controls
         limit_s = request.extensions.get("timeout", {}).get("read")
         if not controls.hang and controls.latency_s <= (math.inf if limit_s is None else limit_s):
@@ -121,12 +140,17 @@ class _Stub:
         return limit_s or 0.0, self.flavour.ReadTimeout("the answer did not come in time", request=request)
 
 
-def _headers_of(answer: Answer, flavour: Any) -> Any:
-    return flavour.Headers(dict(answer.headers))
+def _is_plain(answer: Answer) -> bool:
+    """Whether *answer* is one body that is neither slowed nor broken."""
+    controls = answer.controls
+    whole = answer.chunks is None and controls.cut_after is None
+    return whole and not controls.latency_s and not controls.hang
 
 
 class _SyncTransport(_Stub):
     def handle_request(self, request: Any) -> Any:
+        if self.ready is not None:
+            return self.ready_response(request)
         answer = self.answer
         if not isinstance(answer, Answer):
             request.read()
@@ -136,11 +160,13 @@ class _SyncTransport(_Stub):
             time.sleep(seconds)
         if error is not None:
             raise error
-        return self.response_to(request, answer, _sync_stream(self.flavour, request, answer))
+        return self.response_to(request, answer, _stream_types(self.flavour)[0])
 
 
 class _AsyncTransport(_Stub):
     async def handle_async_request(self, request: Any) -> Any:
+        if self.ready is not None:
+            return self.ready_response(request)
         answer = self.answer
         if not isinstance(answer, Answer):
             await request.aread()
@@ -150,7 +176,7 @@ class _AsyncTransport(_Stub):
             await asyncio.sleep(seconds)
         if error is not None:
             raise error
-        return self.response_to(request, answer, _async_stream(self.flavour, request, answer))
+        return self.response_to(request, answer, _stream_types(self.flavour)[1])
 
 
 # --- streams ----------------------------------------------------------------------------------------------
@@ -162,14 +188,6 @@ def _stream_types(flavour: Any) -> tuple[Any, Any]:
         type("StubStream", (_SyncChunks, flavour.SyncByteStream), {}),
         type("AsyncStubStream", (_AsyncChunks, flavour.AsyncByteStream), {}),
     )
-
-
-def _sync_stream(flavour: Any, request: Any, answer: Answer) -> Any:
-    return _stream_types(flavour)[0](flavour, request, answer)
-
-
-def _async_stream(flavour: Any, request: Any, answer: Answer) -> Any:
-    return _stream_types(flavour)[1](flavour, request, answer)
 
 
 class _Chunks:

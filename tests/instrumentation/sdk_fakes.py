@@ -43,6 +43,9 @@ def response(**more: Any) -> dict[str, Any]:
         "model": "gpt-4o-mini-2024-07-18",
         "status": "completed",
         "output": [],
+        "parallel_tool_calls": True,
+        "tool_choice": "auto",
+        "tools": [],
         "usage": {
             "input_tokens": 11,
             "input_tokens_details": {"cached_tokens": 4},

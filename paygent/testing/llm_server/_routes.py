@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -128,7 +127,7 @@ def _message_batch_posted(request: Request, store: Store) -> Answer:
 
 def _part(request: Request, path: str, body: Json) -> Request:
     """One request of a batch; its answer is read, so it is never a stream."""
-    return replace(request, path=path, body={**json.loads(json.dumps(body)), "stream": False})
+    return replace(request, path=path, body={**body, "stream": False})
 
 
 def _plain(answer: Callable[[Request], Answer]) -> Callable[[Request, Store], Answer]:

@@ -1,0 +1,1 @@
+"""The benchmarks of Paygent: ``python -m benchmarks [NAME ...]``; see ``docs/benchmarks.md``."""

@@ -25,7 +25,7 @@ check: ## ruff, mypy --strict and the import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 bench: ## the figures of docs/benchmarks.md
 	@$(ENV) test

@@ -71,4 +71,4 @@ def check(session: nox.Session) -> None:
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
     session.run("mypy")
-    session.run("lint-imports", "--no-logo")
+    session.run("lint-imports", "--no-logo", "--no-cache")

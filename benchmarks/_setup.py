@@ -1,4 +1,4 @@
-"""What the benchmarks run on: real SDK clients that answer inside the process, and a Paygent on a real file."""
+"""What the benchmarks run on: SDK clients that answer inside the process, and a Paygent on a real file."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ MODEL = "gpt-4o-mini"
 USER = "user-1"
 MESSAGES = [
     {"role": "system", "content": "You are a helpful assistant of a web shop. Answer briefly."},
-    {"role": "user", "content": "Where is my parcel? I ordered it on Monday and it was to come on Wednesday."},
+    {
+        "role": "user",
+        "content": "Where is my parcel? I ordered it on Monday and it was to come on Wednesday.",
+    },
 ]
 REQUEST: dict[str, Any] = {"model": MODEL, "messages": MESSAGES, "max_tokens": 200}
-USAGE = {
+USAGE: dict[str, Any] = {
     "prompt_tokens": 41,
     "completion_tokens": 28,
     "total_tokens": 69,
@@ -77,7 +80,9 @@ def plan(max_spend_usd: float = 1_000_000.0) -> PlanConfig:
 
 
 @contextmanager
-def paygent(max_spend_usd: float = 1_000_000.0, db_path: Path | None = None, **options: Any) -> Iterator[Paygent]:
+def paygent(
+    max_spend_usd: float = 1_000_000.0, db_path: Path | None = None, **options: Any
+) -> Iterator[Paygent]:
     """A Paygent on a SQLite file, by default a fresh one, with the plan of :func:`plan` for everybody."""
     with tempfile.TemporaryDirectory(prefix="paygent-bench-") as folder:
         pg = Paygent.init(db_path=db_path or Path(folder) / "ledger.db", **options)

@@ -25,7 +25,14 @@ def header() -> str:
 def line(row: Row) -> str:
     """One row, with its note in a line of its own."""
     target = "" if row.target is None else row.target
-    cells = (row.benchmark, row.what, _amount(row.measured, row.unit), target, _spread(row.bare), _spread(row.ours))
+    cells = (
+        row.benchmark,
+        row.what,
+        _amount(row.measured, row.unit),
+        target,
+        _spread(row.bare),
+        _spread(row.ours),
+    )
     return _line(cells) + (f"\n{'':{_WIDTHS[0]}}   {row.note}" if row.note else "")
 
 

@@ -16,7 +16,7 @@ WARM_UP = 10
 
 def cap_usd(calls: int) -> float:
     """A cap that covers exactly so many of our calls."""
-    nusd = USAGE["prompt_tokens"] * 150 + USAGE["completion_tokens"] * 600
+    nusd: int = USAGE["prompt_tokens"] * 150 + USAGE["completion_tokens"] * 600
     return calls * nusd / 1e9
 
 

@@ -1,4 +1,4 @@
-"""What one call costs more than with the bare SDK, event on the disk's journal included; and the engine alone."""
+"""What metering adds to one call, the event in the journal on the disk included; and the engine alone."""
 
 from __future__ import annotations
 

@@ -70,7 +70,9 @@ def processes(sizes: Sizes) -> Iterator[Row]:
         sums = {side: [sum(result[side] for result in results)] for side in ("bare", "ours")}
         yield _rate_row("processes", f"{sizes.processes} processes", sums)
         db_path = Path(folder) / "cap.db"
-        admitted = sum(result["admitted"] for result in _crowd(sizes.processes, "cap", db_path, sizes.cap_calls))
+        admitted = sum(
+            result["admitted"] for result in _crowd(sizes.processes, "cap", db_path, sizes.cap_calls)
+        )
         what = f"{sizes.processes} processes: share of a user's cap that was spent"
         share = 100 * _spent_share(db_path, sizes.cap_calls)
         yield Row("processes", what, share, "%", "99 to 100 %", note=f"{admitted} calls admitted")

@@ -19,14 +19,16 @@ USERS = 100
 
 def _events(count: int) -> list[Event]:
     new_id, now_us = EventIds(), time_ns() // 1000
-    return [
-        Event(
-            new_id(), f"user-{number % USERS}", now_us + number, "p1764547200000000",
-            f"s1764547200000000:session-{number % USERS}", f"session-{number % USERS}", "openai", "chat", MODEL,
-            MODEL, "gpt-4o-mini-2024-07-18", 41, 28, 0, 0, 0, 22_950, 0, (), None, "auto", 0, 0, "plan", None,
-        )  # fmt: skip
-        for number in range(count)
-    ]
+    return [_event(new_id(), number, now_us + number) for number in range(count)]
+
+
+def _event(event_id: str, number: int, moment_us: int) -> Event:
+    user = number % USERS
+    return Event(
+        event_id, f"user-{user}", moment_us, "p1764547200000000", f"s1764547200000000:session-{user}",
+        f"session-{user}", "openai", "chat", MODEL, MODEL, "gpt-4o-mini-2024-07-18", 41, 28, 0, 0, 0, 22_950,
+        0, (), None, "auto", 0, 0, "plan", None,
+    )  # fmt: skip
 
 
 @benchmark("ledger")

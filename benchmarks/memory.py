@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from benchmarks._setup import ANSWER, MODEL, REQUEST, Clients, paygent
 from benchmarks._suite import Row, Sizes, benchmark
 
+USERS_PER_FLUSH = 200
+
 
 @benchmark("memory")
 def memory(sizes: Sizes) -> Iterator[Row]:
@@ -23,6 +25,8 @@ def memory(sizes: Sizes) -> Iterator[Row]:
         before, _ = tracemalloc.get_traced_memory()
         for number in range(sizes.users):
             pg.wrap(lambda: response, user_id=f"customer-{number}", model=MODEL)
+            if number % USERS_PER_FLUSH == 0:
+                pg.flush()
         pg.flush()
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
-from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Mapping
+import numbers
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
 USER_ID_LENGTH_MAX = 512
+_IDENTIFIERS = frozenset(("uuid", "bson.objectid"))  # types that are their text
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -70,15 +73,22 @@ def checked_session_id(session_id: object) -> str | None:
     return _checked_text(session_id, "session_id")
 
 
+def checked_metadata(metadata: object) -> Mapping[str, Any] | None:
+    """
+    Return *metadata* as it is.
+
+    Raises:
+        TypeError: It is no mapping.
+    """
+    if metadata is None or isinstance(metadata, Mapping):
+        return metadata
+    raise TypeError(f"metadata must be a dict, not {type(metadata).__name__}")
+
+
 def _checked_text(value: object, field: str) -> str | None:
-    if value is None:
+    text = value if type(value) is str else _as_text(value, field)
+    if not text:
         return None
-    if type(value) is not str and (isinstance(value, bool) or not isinstance(value, (str, int, float))):
-        text = str(value) if _is_identifier(value) else None
-        if text is None:
-            raise TypeError(f"{field} must be text or a number, not {type(value).__name__}")
-    else:
-        text = value if type(value) is str else str(value)
     if len(text) > USER_ID_LENGTH_MAX:
         raise ValueError(
             f"{field} must have at most {USER_ID_LENGTH_MAX} characters, this one has {len(text)}"
@@ -88,12 +98,19 @@ def _checked_text(value: object, field: str) -> str | None:
             text.encode()
         except UnicodeEncodeError as error:
             raise ValueError(f"{field} holds a lone surrogate, which no encoding can store") from error
-    return text or None
+    return text
 
 
-def _is_identifier(value: object) -> bool:
-    """UUIDs and the like: hashable values that are their text."""
-    return type(value).__module__ in ("uuid", "decimal", "bson.objectid")
+def _as_text(value: object, field: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return str.__str__(value)  # the text itself: enumerations and markup types print something else
+    if isinstance(value, numbers.Number) and not isinstance(value, bool):
+        return str(value)
+    if type(value).__module__ in _IDENTIFIERS:
+        return str(value)
+    raise TypeError(f"{field} must be text or a number, not {type(value).__name__}")
 
 
 @contextmanager
@@ -108,23 +125,30 @@ def paygent_context(
 
     Raises:
         ValueError: *user_id* or *session_id* is too long or not encodable.
+        TypeError: One of them is neither text nor a number, or *metadata* is no dict.
     """
-    payer = Payer(checked_user_id(user_id), checked_session_id(session_id), plan, metadata)
-    token = _payer.set(payer)
-    try:
+    user, session = checked_user_id(user_id), checked_session_id(session_id)
+    with _entered(Payer(user, session, plan, checked_metadata(metadata))):
         yield
-    finally:
-        _payer.reset(token)
 
 
 @contextmanager
 def paygent_exempt() -> Iterator[None]:
     """Let every LLM call within the block pass unmetered and ungated: system work, a customer's own key."""
-    token = _payer.set(Payer(None, exempt=True))
+    with _entered(Payer(None, exempt=True)):
+        yield
+
+
+@contextmanager
+def _entered(payer: Payer) -> Iterator[None]:
+    token = _payer.set(payer)
     try:
         yield
     finally:
-        _payer.reset(token)
+        # A block within an async generator may be left in another context than it was entered in (closed by
+        # the garbage collector, or by another task): there is nothing to restore there.
+        with contextlib.suppress(ValueError):
+            _payer.reset(token)
 
 
 def paygent_track(
@@ -142,127 +166,133 @@ def paygent_track(
     either fixed (*user_id*) or taken from the argument named *user_id_param*, positional or by keyword.
 
     Raises:
-        ValueError: Neither or both of *user_id* and *user_id_param* are given (when decorating).
+        ValueError: Neither or both of *user_id* and *user_id_param* are given, or a value that
+            :func:`paygent_context` refuses (when decorating).
         TypeError: The function has no parameter named *user_id_param* (when decorating).
     """
     if (user_id is None) == (user_id_param is None):
         raise ValueError("give either user_id or user_id_param")
-    checked_user_id(user_id)
+    fixed_user, session = checked_user_id(user_id), checked_session_id(session_id)
+    checked_metadata(metadata)
 
     def decorate(function: F) -> F:
-        find_user = _user_finder(function, user_id, user_id_param)
-
-        def payer_of(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Payer:
-            return Payer(
-                checked_user_id(find_user(args, kwargs)), checked_session_id(session_id), plan, metadata
-            )
-
-        return _in_context(function, payer_of)
+        if not callable(function):
+            raise TypeError(f"paygent_track() decorates functions, not {type(function).__name__}")
+        if user_id_param is None:
+            return _in_context(function, lambda args, kwargs: Payer(fixed_user, session, plan, metadata))
+        find_user = _user_finder(function, user_id_param)
+        return _in_context(
+            function, lambda args, kwargs: Payer(find_user(args, kwargs), session, plan, metadata)
+        )
 
     return decorate
 
 
 def _user_finder(
-    function: Callable[..., Any], user_id: str | None, user_id_param: str | None
-) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
-    if user_id_param is None:
-        return lambda args, kwargs: user_id
+    function: Callable[..., Any], user_id_param: str
+) -> Callable[[tuple[Any, ...], dict[str, Any]], str | None]:
     signature = inspect.signature(function)
-    parameter = signature.parameters.get(user_id_param)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    if parameter is None and not takes_any:
-        raise TypeError(f"{function.__qualname__}() has no parameter named {user_id_param!r}")
+    if user_id_param not in signature.parameters and not takes_any:
+        name = getattr(function, "__qualname__", repr(function))
+        raise TypeError(f"{name}() has no parameter named {user_id_param!r}")
 
-    def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def find(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str | None:
         if user_id_param in kwargs:
-            return kwargs[user_id_param]
+            return checked_user_id(kwargs[user_id_param])
         bound = signature.bind_partial(*args, **kwargs)
         bound.apply_defaults()
-        return bound.arguments.get(user_id_param)
+        return checked_user_id(bound.arguments.get(user_id_param))
 
     return find
 
 
-@contextmanager
-def as_payer(payer: Payer | None) -> Iterator[None]:
-    """Run one step under *payer*; restores by value, so that a step may end in another context than it began."""
-    previous = _payer.get()
-    _payer.set(payer)
-    try:
-        yield
-    finally:
-        _payer.set(previous)
+class as_payer:  # noqa: N801  # reads like the statement it is; a class, as it is entered on every call
+    """Run one step under *payer*; restored by value: a step may end in another context than it began."""
+
+    __slots__ = ("_now", "_previous")
+
+    def __init__(self, payer: Payer | None) -> None:
+        self._now = payer
+
+    def __enter__(self) -> None:
+        self._previous = _payer.get()
+        _payer.set(self._now)
+
+    def __exit__(self, *error: object) -> None:
+        _payer.set(self._previous)
 
 
-def _in_context(function: F, payer_of: Callable[[tuple[Any, ...], dict[str, Any]], Payer]) -> F:
-    """Wrap *function* of any kind so that its body, and nothing else, runs under the payer."""
+PayerOf = Callable[[tuple[Any, ...], dict[str, Any]], Payer]
+
+
+def _in_context(function: F, payer_of: PayerOf) -> F:
+    """Wrap *function*, as the kind that it is: its body, and nothing else, runs under the payer."""
     wrapper: Any
     if inspect.isasyncgenfunction(function):
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return _async_steps(function(*args, **kwargs), payer_of(args, kwargs))
-
+        wrapper = _async_generator(function, payer_of)
     elif inspect.isgeneratorfunction(function):
-
-        @functools.wraps(function)
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return _steps(function(*args, **kwargs), payer_of(args, kwargs))
-
+        wrapper = _generator(function, payer_of)
     elif inspect.iscoroutinefunction(function):
 
-        @functools.wraps(function)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
             with as_payer(payer_of(args, kwargs)):
                 return await function(*args, **kwargs)
 
     else:
 
-        @functools.wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             with as_payer(payer_of(args, kwargs)):
                 return function(*args, **kwargs)
 
-    return wrapper  # type: ignore[no-any-return]  # functools.wraps keeps the signature
+    return functools.wraps(function)(wrapper)  # type: ignore[return-value]  # wraps keeps the signature
 
 
-def _steps(generator: Generator[Any, Any, Any], payer: Payer) -> Generator[Any, Any, Any]:
-    """Drive *generator* under the payer, entered and left around every step: nothing leaks to the consumer."""
-    advance: Callable[[Any], Any] = generator.send
-    argument: Any = None
-    while True:
-        try:
-            with as_payer(payer):
-                item = advance(argument)
-        except StopIteration as stop:
-            return stop.value
-        try:
-            argument = yield item
-            advance = generator.send
-        except GeneratorExit:
-            with as_payer(payer):
-                generator.close()
-            raise
-        except BaseException as error:  # noqa: BLE001  # handed on to the generator, as the language does
-            advance, argument = generator.throw, error
+def _generator(function: Callable[..., Any], payer_of: PayerOf) -> Callable[..., Any]:
+    """Enter and leave the payer around every step: nothing leaks to whoever consumes the generator."""
+
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        payer, generator = payer_of(args, kwargs), function(*args, **kwargs)
+        advance: Callable[[Any], Any] = generator.send
+        argument: Any = None
+        while True:
+            try:
+                with as_payer(payer):
+                    item = advance(argument)
+            except StopIteration as stop:
+                return stop.value
+            try:
+                argument, advance = (yield item), generator.send
+            except GeneratorExit:
+                with as_payer(payer):
+                    generator.close()
+                raise
+            except BaseException as error:  # noqa: BLE001  # handed on, as ``yield from`` does
+                argument, advance = error, generator.throw
+
+    return wrapper
 
 
-async def _async_steps(generator: AsyncGenerator[Any, Any], payer: Payer) -> AsyncGenerator[Any, Any]:
-    """The asynchronous twin of :func:`_steps`."""
-    advance: Callable[[Any], Any] = generator.asend
-    argument: Any = None
-    while True:
-        try:
-            with as_payer(payer):
-                item = await advance(argument)
-        except StopAsyncIteration:
-            return
-        try:
-            argument = yield item
-            advance = generator.asend
-        except GeneratorExit:
-            with as_payer(payer):
-                await generator.aclose()
-            raise
-        except BaseException as error:  # noqa: BLE001  # handed on to the generator, as the language does
-            advance, argument = generator.athrow, error
+def _async_generator(function: Callable[..., Any], payer_of: PayerOf) -> Callable[..., Any]:
+    """The asynchronous twin of :func:`_generator`."""
+
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        payer, generator = payer_of(args, kwargs), function(*args, **kwargs)
+        advance: Callable[[Any], Any] = generator.asend
+        argument: Any = None
+        while True:
+            try:
+                with as_payer(payer):
+                    item = await advance(argument)
+            except StopAsyncIteration:
+                return
+            try:
+                argument, advance = (yield item), generator.asend
+            except GeneratorExit:
+                with as_payer(payer):
+                    await generator.aclose()
+                raise
+            except BaseException as error:  # noqa: BLE001  # handed on, as ``yield from`` does
+                argument, advance = error, generator.athrow
+
+    return wrapper

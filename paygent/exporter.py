@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
 from paygent.core.events import Event
-from paygent.journal import Journal, discard, recover, release
-from paygent.ledger import Ledger, LedgerError, LeaseReply, LeaseRequest
-
-log = logging.getLogger("paygent")
+from paygent.delivery import Delivery
+from paygent.journal import EVENTS_PER_BATCH, Journal
+from paygent.ledger import LeaseReply, LeaseRequest, Ledger, LedgerError
 
 T = TypeVar("T")
-EVENTS_PER_STEP = 500
-PROBE_S = 1.0
+REQUESTS_PER_STEP = 100
+_ROUNDS_PER_STEP = 8
 
 
 class Member(Protocol):
@@ -26,9 +25,11 @@ class Member(Protocol):
 
     poll_at_s: float
 
-    def prepare(self, seq: int, boot_s: float) -> LeaseRequest | None: ...
+    def prepare(self, seq: int, boot_s: float) -> LeaseRequest | None:
+        """The next operation, or ``None`` where one is under way."""
 
-    def failed(self) -> None: ...
+    def failed(self) -> None:
+        """The operation did not come through; its events go with the next one."""
 
 
 class Desk(Protocol):
@@ -46,19 +47,25 @@ class Desk(Protocol):
     def everyone(self, *, give_back: bool) -> list[Any]:
         """All members, for a flush; with *give_back* they return what is idle."""
 
-    def reachable(self) -> None: ...
+    def reachable(self) -> None:
+        """The ledger answered."""
 
-    def unreachable(self, error: LedgerError) -> None: ...
+    def unreachable(self, error: LedgerError) -> None:
+        """The ledger could not be asked."""
+
+    def faulted(self, member: Any, error: Exception) -> None:
+        """The operation of this one member cannot be handled; the ledger is fine."""
 
     def after_tick(self, ledger: Ledger, boot_s: float) -> None:
-        """Once a tick, on the ledger thread: the audit trail and whatever else waits."""
+        """Once a tick in which the ledger did not fail: the audit trail and whatever else waits."""
 
 
 class Exporter:
     """
     One thread, started with the first request of a process, merging what waits into one transaction.
 
-    ``run_step`` does the work and may be called without the thread: a simulation drives it by hand.
+    ``run_step`` does the work and may be called without the thread: a simulation sets ``threaded`` to false
+    and drives it by hand.
     """
 
     def __init__(
@@ -73,18 +80,27 @@ class Exporter:
         self.ledger = ledger
         self.journal = journal
         self.tick_s = tick_s
-        self.flushed = 0
         self.threaded = True
-        self._lease_id = lease_id
+        self._delivery = Delivery(ledger, journal, lease_id)
         self._desk = desk
         self._boot = boot
         self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._start_lock = threading.Lock()
+        self._lock = threading.Lock()  # guards starting and ending
         self._seq = int(time.time() * 1000) << 10  # rises over restarts of one wallet within the process
         self._next_tick_s = 0.0
-        self._recovered = False
-        self._stopping = False
+        self._stopping = self._ended = False
+        self._away = False  # the ledger did not answer in this step, so the rest of it waits
+
+    @property
+    def flushed(self) -> int:
+        """Events that the ledger has from this process."""
+        return self._delivery.flushed
+
+    @property
+    def rejected(self) -> int:
+        """Events that no ledger can take."""
+        return self._delivery.rejected
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -94,12 +110,17 @@ class Exporter:
         self._start()
 
     def call(self, function: Callable[[Ledger], T]) -> Future[T]:
-        """Run *function* on the ledger thread."""
+        """Run *function* on the ledger thread; after the end the future holds a :class:`LedgerError`."""
         future: Future[T] = Future()
         if self.is_current:
             self._run(function, future)
+            return future
+        with self._lock:
+            if not self._ended:
+                self._queue.put((function, future))
+        if self._ended:
+            future.set_exception(LedgerError("the ledger thread has ended"))
         else:
-            self._queue.put((function, future))
             self._start()
         return future
 
@@ -110,11 +131,7 @@ class Exporter:
 
     def refresh(self, member: Member) -> Future[None]:
         """Have one member talk to the ledger now; the future is done when it has heard back."""
-
-        def talk(ledger: Ledger) -> None:
-            self._until_quiet([member])
-
-        return self.call(talk)
+        return self.call(lambda _: self._until_quiet([member]))
 
     def flush(self, *, give_back: bool = False) -> Future[None]:
         """Settle everything that is open, and write the audit trail."""
@@ -126,10 +143,12 @@ class Exporter:
         return self.call(settle_all)
 
     def stop(self, timeout_s: float) -> bool:
-        """Settle what waits and end the thread; false if that took longer than *timeout_s*."""
+        """End the thread after what it is doing; false if that takes longer than *timeout_s*."""
         self._stopping = True
-        thread = self._thread
-        if thread is None or not thread.is_alive():
+        with self._lock:
+            thread = self._thread
+        if thread is None:
+            self._end()
             return True
         self._queue.put(None)
         if thread is not threading.current_thread():
@@ -137,10 +156,10 @@ class Exporter:
         return not thread.is_alive()
 
     def _start(self) -> None:
-        if self._thread is not None and self._thread.is_alive() or not self.threaded or self._stopping:
+        if self._thread is not None or not self.threaded:
             return
-        with self._start_lock:
-            if self._thread is None or not self._thread.is_alive():
+        with self._lock:
+            if self._thread is None and not self._stopping:
                 self._thread = threading.Thread(target=self._loop, name="paygent-ledger", daemon=True)
                 self._thread.start()
 
@@ -148,30 +167,49 @@ class Exporter:
 
     def _loop(self) -> None:
         while not self._stopping:
-            boot_s = self._boot()
-            wake_s = min(self._next_tick_s, self._desk.next_poll_s() or self._next_tick_s)
             try:
-                self.run_step(max(0.0, wake_s - boot_s))
-            except Exception:
-                log.exception("the ledger thread met a fault of its own and goes on")
+                polls_s = self._desk.next_poll_s()
+                wake_s = self._next_tick_s if polls_s is None else min(self._next_tick_s, polls_s)
+                self.run_step(max(0.0, wake_s - self._boot()))
+            except Exception as error:  # noqa: BLE001  # the thread must live; the fault is logged
+                self._delivery.say_fault("on the ledger thread", error)
                 time.sleep(0.05)
+        self._end()
+
+    def _end(self) -> None:
+        """Nobody waits for a thread that is no more."""
+        with self._lock:
+            self._ended = True
+        while True:
+            try:
+                item = self._queue.get_nowait()
+            except queue.Empty:
+                return
+            if isinstance(item, tuple) and item[1].set_running_or_notify_cancel():
+                item[1].set_exception(LedgerError("the ledger thread has ended"))
 
     def run_step(self, wait_s: float = 0.0) -> None:
         """Wait at most *wait_s* for work, then do all that is there, and the tick if it is due."""
+        self._away = False
         members = self._drain(wait_s)
         boot_s = self._boot()
-        tick = boot_s >= self._next_tick_s
-        if tick:
+        is_tick = boot_s >= self._next_tick_s
+        if is_tick:
             self._next_tick_s = boot_s + self.tick_s
-            self._recover()
+            self._guarded(self._delivery.recover)
         members.update(dict.fromkeys(self._desk.due(boot_s)))
         self._until_quiet(list(members))
-        if tick:
+        if is_tick and not self._away:
             self._guarded(lambda: self._desk.after_tick(self.ledger, boot_s))
 
     def _until_quiet(self, members: list[Any]) -> None:
-        while members:
+        """Ask until nobody wants more; who goes on for long takes turns with everybody else."""
+        for _ in range(_ROUNDS_PER_STEP):
             members = self._ask(members)
+            if not members or self._away:
+                return
+        for member in members:
+            self._queue.put(member)
 
     def _drain(self, wait_s: float) -> dict[Any, None]:
         members: dict[Any, None] = {}
@@ -189,81 +227,109 @@ class Exporter:
     def _run(self, function: Callable[[Ledger], T], future: Future[T]) -> None:
         if not future.set_running_or_notify_cancel():
             return
+        self._away = False
         try:
             result = function(self.ledger)
         except LedgerError as error:
-            self._desk.unreachable(error)
+            self._unreachable(error)
             future.set_exception(error)
         except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits for the result
             future.set_exception(error)
         else:
             future.set_result(result)
 
-    def _ask(self, members: list[Any]) -> list[Any]:
+    # -- lease operations -----------------------------------------------------------------------------
+
+    def _ask(self, members: Iterable[Any]) -> list[Any]:
         """One round of lease operations in transactions of bounded size; returns who asks again at once."""
         again: list[Any] = []
         chunk: list[tuple[Any, LeaseRequest]] = []
         events = 0
-        for index, member in enumerate(members):
-            self._seq += 1
-            request = member.prepare(self._seq, self._boot())
-            if request is not None:
-                chunk.append((member, request))
-                events += len(request.events)
-            if chunk and (events >= EVENTS_PER_STEP or index == len(members) - 1):
+        for member in members:
+            request = self._prepared(member)
+            if request is None:
+                continue
+            if chunk and (events + len(request.events) > EVENTS_PER_BATCH or len(chunk) >= REQUESTS_PER_STEP):
                 again += self._send(chunk)
                 chunk, events = [], 0
-        if chunk:
-            again += self._send(chunk)
-        return again
+            chunk.append((member, request))
+            events += len(request.events)
+        return again + self._send(chunk) if chunk else again
+
+    def _prepared(self, member: Any) -> LeaseRequest | None:
+        if self._away:
+            return None
+        self._seq += 1
+        try:
+            request: LeaseRequest | None = member.prepare(self._seq, self._boot())
+        except Exception as error:  # noqa: BLE001  # the fault of one member is not that of the others
+            self._give_up(member, error)
+            return None
+        return request
 
     def _send(self, chunk: list[tuple[Any, LeaseRequest]]) -> list[Any]:
         try:
-            self._recover_first()
-            replies = self.ledger.lease([request for _, request in chunk])
+            self._delivery.account_for_the_past()
+            replies = self.ledger.lease([self._delivery.shortened(request) for _, request in chunk])
         except LedgerError as error:
             for member, _ in chunk:
                 member.failed()
-            self._desk.unreachable(error)
+            self._unreachable(error)
             return []
+        except Exception as error:  # noqa: BLE001  # found out whose it is, and logged
+            return self._isolated(chunk, error)
         self._desk.reachable()
-        count = sum(len(request.events) for _, request in chunk)
-        self._settled(count)
+        for _, request in chunk:
+            self._delivery.settled(request.events)
         return [
             member
             for (member, request), reply in zip(chunk, replies, strict=True)
-            if self._desk.answered(member, request, reply)
+            if self._answered(member, request, reply)
         ]
 
-    def settle(self, events: Sequence[Event]) -> None:
+    def _isolated(self, chunk: list[tuple[Any, LeaseRequest]], error: Exception) -> list[Any]:
+        """Something in *chunk* cannot be handled: send each alone, so that only one member is held up."""
+        if len(chunk) > 1:
+            return [member for pair in chunk for member in self._send([pair])]
+        ((member, request),) = chunk
+        if not request.events:
+            self._give_up(member, error)
+            return []
+        try:
+            self._delivery.post(request.events)
+        except LedgerError as away:
+            member.failed()
+            self._unreachable(away)
+            return []
+        self._delivery.settled(request.events)
+        return self._send([(member, replace(request, events=[]))])
+
+    def _answered(self, member: Any, request: LeaseRequest, reply: LeaseReply) -> bool:
+        try:
+            return self._desk.answered(member, request, reply)
+        except Exception as error:  # noqa: BLE001  # the fault of one member is not that of the others
+            self._give_up(member, error)
+            return False
+
+    def _give_up(self, member: Any, error: Exception) -> None:
+        self._delivery.say_fault("talking to the ledger about one user", error)
+        member.failed()
+        self._desk.faulted(member, error)
+
+    def settle(self, events: Iterable[Event]) -> None:
         """Post events that belong to no wallet."""
-        self.ledger.settle(events)
-        self._settled(len(events))
+        self._delivery.settle(events)
 
-    def _settled(self, count: int) -> None:
-        if count:
-            self.flushed += count
-            self.journal.settled(count)
-
-    def _recover_first(self) -> None:
-        """A process takes no grant before the dead processes before it are accounted for."""
-        if not self._recovered:
-            self._recover()
-
-    def _recover(self) -> None:
-        for left in recover(self.ledger.journal_dir, self._lease_id):
-            try:
-                new = self.ledger.settle(left.events, close=[left.lease_id] if left.lease_id else [])
-            except LedgerError as error:
-                release(left)
-                self._desk.unreachable(error)
-                return
-            discard(left)
-            log.info("recovered %d event(s), %d of them new, from %s", len(left.events), new, left.path)
-        self._recovered = True
+    # -- faults ---------------------------------------------------------------------------------------
 
     def _guarded(self, step: Callable[[], None]) -> None:
         try:
             step()
         except LedgerError as error:
-            self._desk.unreachable(error)
+            self._unreachable(error)
+        except Exception as error:  # noqa: BLE001  # the thread must live; the fault is logged
+            self._delivery.say_fault("on the ledger thread", error)
+
+    def _unreachable(self, error: LedgerError) -> None:
+        self._away = True
+        self._desk.unreachable(error)

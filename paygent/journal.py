@@ -1,214 +1,383 @@
 """
-The journal: one append-only file per process, one checksummed line per event.
+The journal: append-only files of one process, one checksummed line per event.
 
 A line is written before the answer of its call is returned, so that what was answered survives the death
-of the process (not of the machine: nothing waits for the disk). The owner holds ``flock`` on its file for
+of the process (not of the machine: nothing waits for the disk). The owner holds ``flock`` on its files for
 life; a file whose lock is free belongs to a dead process, whatever its name says. Any live process of the
-same ledger then settles it, and removes it only after that commit; event ids make a repeat harmless.
+same ledger then settles it (see ``paygent.recovery``), and removes it only after that commit; event ids make
+a repeat harmless.
 
-Lines are ``crc32 payload`` in ASCII. The first names the owner's lease, the others are events.
+Lines are ``crc32 payload`` in ASCII. The first names the owner's lease, the others are events. A file that
+has grown is followed by another one, and goes once everything in it is settled: under steady traffic there
+is no moment at which *all* events are.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
+import mmap
 import os
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from paygent.core.events import Event, decode, encode
+from paygent.ledgers.filesystems import network_filesystem
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: files of dead processes are then found by their age alone
+except ImportError:  # not a POSIX system: no process can tell there that another one is dead
     fcntl = None  # type: ignore[assignment]
 
 log = logging.getLogger("paygent")
 
-_TRIM_BYTES = 1 << 20
-_SUFFIX = ".journal"
+FORMAT = 1
+SUFFIX = ".journal"
+UNBORN = ".new"
+EVENTS_PER_BATCH = 500
+_SEGMENT_BYTES = 1 << 20
 _crc32 = zlib.crc32
 
 
-class Recovered(NamedTuple):
-    """What a dead process left behind."""
+class _Segment:
+    """
+    One file: how long it is, and how many of its events the ledger does not have yet.
 
-    path: Path
-    fd: int
-    lease_id: str | None
-    events: list[Event]
+    Where the system can reserve disk space ahead, the file is mapped into memory: a line is then copied,
+    which the kernel keeps like one that was written, without a system call in the way of the caller. What
+    is not yet used of the file is zeros.
+    """
+
+    __slots__ = ("fd", "length", "map", "path", "pending", "shed")
+
+    def __init__(self, path: Path, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.length = self.pending = self.shed = 0
+        self.map: mmap.mmap | None = None
+
+    def reserve(self, size: int) -> None:
+        """
+        Have *size* bytes on the disk, so that no copy into the map can meet a full one.
+
+        Raises:
+            OSError: The disk does not have them.
+        """
+        if not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(self.fd, 0, size)
+        except OSError:
+            os.ftruncate(self.fd, self.length)
+            raise
+        self.map = mmap.mmap(self.fd, size)
+
+    def put(self, line: bytes) -> bool:
+        """Append *line*; false if only a part of it came to the file."""
+        end = self.length + len(line)
+        if self.map is None:
+            if os.write(self.fd, line) != len(line):
+                return False
+        else:
+            if end > len(self.map):
+                self.reserve(max(end, 2 * len(self.map)))
+            self.map[self.length : end] = line
+        self.length = end
+        return True
+
+    def close(self) -> None:
+        """Let go of the file, which keeps what was written and nothing else; its lock is free then."""
+        if self.map is not None:
+            self.map.close()
+            self.map = None
+            with contextlib.suppress(OSError):
+                os.ftruncate(self.fd, self.length)
+        os.close(self.fd)
+
+    def abandon(self) -> None:
+        """In a forked child: let go of the copies; the parent's file and lock stay as they are."""
+        if self.map is not None:
+            self.map.close()
+        with contextlib.suppress(OSError):
+            os.close(self.fd)
+
+    def wipe(self) -> None:
+        """Start the file anew: everything in it is settled."""
+        if self.map is None:
+            os.ftruncate(self.fd, 0)
+        else:
+            self.map[: self.length] = bytes(self.length)
+        self.length = 0
+
+    @property
+    def settled(self) -> bool:
+        return not self.pending and not self.shed
 
 
 class Journal:
     """
-    The file of this process; opened with the first event.
+    The files of this process; the first is opened with the first event.
 
-    ``append`` never raises: where the file cannot be written it counts the event in ``lost`` and says so
-    once, and the event lives in memory alone.
+    ``append`` never raises: an event that cannot be written lives in memory alone and is written as soon as
+    that works again. ``folder`` of ``None`` keeps no journal at all.
     """
 
     def __init__(self, folder: Path | None, lease_id: str) -> None:
         self._folder = folder
         self._lease_id = lease_id
-        self._fd: int | None = None
         self._lock = threading.Lock()
-        self._path: Path | None = None
-        self._bytes = 0
-        self._pending = 0
-        self.lost = 0
+        self._segments: list[_Segment] = []
+        self._current: _Segment | None = None
+        self._opened = 0
+        self._limit = _SEGMENT_BYTES
+        self._where: dict[str, _Segment] = {}
+        self._unwritten: dict[str, Event] = {}
         self.last_error: str | None = None
+
+    # -- from any thread ------------------------------------------------------------------------------
 
     def append(self, event: Event) -> None:
         """Write one event; when this returns the kernel has it."""
         if self._folder is None:
             return
-        payload = encode(event).encode("ascii")
-        line = b"%08x %s\n" % (_crc32(payload), payload)
+        line = _line(encode(event))
         with self._lock:
-            self._pending += 1
             try:
-                fd = self._fd if self._fd is not None else self._open()
-                written = os.write(fd, line)
-                self._bytes += written
-                if written != len(line):
-                    raise OSError("the disk is full")  # noqa: TRY301  # one place handles both
+                self._write(event.id, line)
+                if self._unwritten:
+                    self._catch_up()
             except OSError as error:
+                if event.id not in self._where:
+                    self._unwritten[event.id] = event
                 self._failed(error)
-
-    def settled(self, count: int) -> None:
-        """Note that *count* events are safe in the ledger; once all are, the file starts anew."""
-        with self._lock:
-            self._pending -= count
-            if self._pending <= 0 and self._bytes > _TRIM_BYTES and self._fd is not None:
-                self._trim()
 
     @property
     def writable(self) -> bool:
-        """Whether everything appended so far is in the file."""
-        return self._folder is not None and self.last_error is None
+        """Whether everything appended so far is in a file."""
+        return self._folder is not None and not self._unwritten
 
-    def read_back(self) -> list[Event]:
-        """Every event of this process's own file: what left memory is still there."""
+    @property
+    def shed_count(self) -> int:
+        """How many events have left memory and are only in the files."""
+        return sum(segment.shed for segment in tuple(self._segments))
+
+    # -- on the ledger thread -------------------------------------------------------------------------
+
+    def settled(self, events: Iterable[Event]) -> None:
+        """Note that *events* are safe in the ledger; a file of which all are is no longer needed."""
         with self._lock:
-            path = self._path
-        return [] if path is None else list(_events(_lines(path)))
+            for event in events:
+                segment = self._where.pop(event.id, None)
+                if segment is not None:
+                    segment.pending -= 1
+                elif self._unwritten:
+                    self._unwritten.pop(event.id, None)
+            self._tidy()
+
+    def shed(self, events: Iterable[Event]) -> int:
+        """Take over events that leave memory; returns how many of them are in no file, hence lost."""
+        lost = 0
+        with self._lock:
+            for event in events:
+                segment = self._where.pop(event.id, None)
+                self._unwritten.pop(event.id, None)
+                if segment is None:
+                    lost += 1
+                else:
+                    segment.pending -= 1
+                    segment.shed += 1
+        return lost
+
+    def settle_shed(self, post: Callable[[Sequence[Event]], object]) -> None:
+        """Give *post* the files that hold events no longer in memory, in batches; then let go of them."""
+        for segment in tuple(self._segments):
+            count = segment.shed
+            if count:
+                for batch in batches(Reader(segment.path).events()):
+                    post(batch)
+                with self._lock:
+                    segment.shed -= count
+                    self._tidy()
+
+    def set_aside(self, event: Event, reason: str) -> None:
+        """Keep an event that no ledger can take where a person finds it."""
+        log.error("event %s of user %r cannot be stored (%s)", event.id, event.user_id, reason)
+        if self._folder is not None:
+            with contextlib.suppress(OSError), (self._folder / "rejected.lines").open("ab") as file:
+                file.write(_line(encode(event)))
 
     def close(self, *, remove: bool) -> None:
-        """Close; *remove* the file when everything in it is settled, else leave it for recovery."""
+        """Close; *remove* the files of which everything is settled, and leave the others for recovery."""
         with self._lock:
-            if self._fd is None or self._path is None:
-                return
-            if remove and self._pending <= 0:
-                self._path.unlink(missing_ok=True)
-            os.close(self._fd)
-            self._fd = self._path = None
+            for segment in self._segments:
+                if remove and segment.settled:
+                    segment.path.unlink(missing_ok=True)
+                segment.close()
+            self._segments = []
+            self._current = None
 
     def forget_after_fork(self) -> None:
-        """In a forked child: let go of the parent's file; closing the copy does not free the parent's lock."""
-        if self._fd is not None:
-            os.close(self._fd)
-        self._fd = self._path = None
+        """In a forked child: let go of the parent's files; closing the copies does not free its locks."""
+        for segment in self._segments:
+            segment.abandon()
+        self._segments = []
+        self._current = None
 
-    def _open(self) -> int:
+    # -- the files (the lock is held) -----------------------------------------------------------------
+
+    def _write(self, event_id: str, line: bytes) -> None:
+        segment = self._current
+        if segment is None or segment.length >= self._limit:
+            segment = self._open()
+        self._put(segment, line)
+        if event_id not in self._where:
+            self._where[event_id] = segment
+            segment.pending += 1
+
+    def _put(self, segment: _Segment, line: bytes) -> None:
+        """Write *line* or nothing: half a line would swallow the one after it."""
+        if segment.put(line):
+            return
+        try:
+            os.ftruncate(segment.fd, segment.length)
+        except OSError:
+            self._current = None  # it stays to be read, and a new file is begun
+        raise OSError(errno.ENOSPC, "the disk is full")
+
+    def _open(self) -> _Segment:
         assert self._folder is not None
         self._folder.mkdir(parents=True, exist_ok=True)
-        path = self._folder / f"{self._lease_id}{_SUFFIX}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-        if fcntl is not None:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._fd, self._path = fd, path
-        self._bytes = os.write(fd, _header(self._lease_id))
-        return fd
+        kind = network_filesystem(self._folder)
+        if kind is not None:
+            raise OSError(errno.ENOTSUP, f"a journal cannot be kept on a network file system ({kind})")
+        name = self._lease_id if not self._opened else f"{self._lease_id}-{self._opened}"
+        self._opened += 1
+        path, header = self._folder / (name + SUFFIX), _header(self._lease_id)
+        segment = self._current = _Segment(path, _new_file(path, header))
+        segment.length = len(header)
+        with contextlib.suppress(OSError):  # nearly full: then line by line, for as long as it goes
+            segment.reserve(_SEGMENT_BYTES)
+        self._segments.append(segment)
+        # Older files stay while they hold something unsettled; longer ones after them keep them few.
+        self._limit = max(_SEGMENT_BYTES, sum(older.length for older in self._segments))
+        return segment
 
-    def _trim(self) -> None:
-        assert self._fd is not None
+    def _catch_up(self) -> None:
+        """Write what could not be written before."""
+        for event_id, event in tuple(self._unwritten.items()):
+            self._write(event_id, _line(encode(event)))
+            del self._unwritten[event_id]
+        log.info("the journal in %s can be written again", self._folder)
+
+    def _tidy(self) -> None:
+        for segment in tuple(self._segments):
+            if segment.settled:
+                if segment is not self._current:
+                    self._remove(segment)
+                elif segment.length > _SEGMENT_BYTES:
+                    self._restart(segment)
+
+    def _remove(self, segment: _Segment) -> None:
+        self._segments.remove(segment)
+        with contextlib.suppress(OSError):
+            segment.path.unlink(missing_ok=True)
+        segment.close()
+
+    def _restart(self, segment: _Segment) -> None:
+        self._limit = _SEGMENT_BYTES
         try:
-            os.ftruncate(self._fd, 0)
-            self._bytes = os.write(self._fd, _header(self._lease_id))
-            self._pending = 0
+            segment.wipe()
+            self._put(segment, _header(self._lease_id))
         except OSError as error:
-            self._failed(error, events=0)
+            self._failed(error)
 
-    def _failed(self, error: OSError, events: int = 1) -> None:
-        self.lost += events
-        if self.last_error is None:
+    def _failed(self, error: OSError) -> None:
+        if str(error) != self.last_error:
             log.error("the journal in %s cannot be written: %s; events wait in memory", self._folder, error)
         self.last_error = str(error)
 
 
-def _header(lease_id: str) -> bytes:
-    payload = json.dumps({"lease_id": lease_id}).encode("ascii")
-    return b"%08x %s\n" % (_crc32(payload), payload)
-
-
-def recover(folder: Path | None, own_lease_id: str) -> Iterator[Recovered]:
+def _new_file(path: Path, header: bytes) -> int:
     """
-    Take over the files of dead processes, one by one; give each to :func:`discard` or :func:`release`.
+    Create *path*, locked and with its header; no other process ever sees it without either.
 
-    The lock is held meanwhile, so that two processes never recover the same file at once.
+    A free lock means that the owner is dead, so a file must not be there before it is locked.
     """
-    if folder is None or fcntl is None or not folder.is_dir():
-        return
-    for path in sorted(folder.glob("*" + _SUFFIX)):
-        if path.stem == own_lease_id:
-            continue
-        try:
-            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
+    unborn = path.with_suffix(UNBORN)
+    fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
+    try:
+        if fcntl is not None:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(fd)
-            continue
-        if os.fstat(fd).st_nlink == 0:  # another process recovered it between the listing and the lock
-            os.close(fd)
-            continue
-        lines = list(_lines(path))
-        yield Recovered(path, fd, _owner(lines) or path.stem, list(_events(lines)))
+        if os.write(fd, header) != len(header):
+            raise OSError(errno.ENOSPC, "the disk is full")
+        unborn.rename(path)
+    except OSError:
+        os.close(fd)
+        with contextlib.suppress(OSError):
+            unborn.unlink()
+        raise
+    return fd
 
 
-def discard(recovered: Recovered) -> None:
-    """Remove a recovered file, after its events are committed."""
-    recovered.path.unlink(missing_ok=True)
-    os.close(recovered.fd)
+def _line(payload: str) -> bytes:
+    data = payload.encode("ascii")
+    return b"%08x %s\n" % (_crc32(data), data)
 
 
-def release(recovered: Recovered) -> None:
-    """Leave a recovered file for another try."""
-    os.close(recovered.fd)
+def _header(lease_id: str) -> bytes:
+    return _line(json.dumps({"lease_id": lease_id, "format": FORMAT}))
 
 
-def _lines(path: Path) -> Iterator[str]:
-    """The intact payloads; a torn or damaged line is passed over and said once per file."""
-    damaged = 0
-    with path.open("rb") as file:
-        for line in file:
-            crc, _, payload = line.rstrip(b"\n").partition(b" ")
-            if line.endswith(b"\n") and b"%08x" % _crc32(payload) == crc:
-                yield payload.decode("ascii")
-            else:
-                damaged += 1
-    if damaged:
-        log.warning("%s: %d torn line(s) passed over", path, damaged)
+def batches(events: Iterable[Event]) -> Iterator[list[Event]]:
+    """*events* in lists of at most what one transaction should hold."""
+    iterator = iter(events)
+    while batch := list(islice(iterator, EVENTS_PER_BATCH)):
+        yield batch
 
 
-def _owner(lines: list[str]) -> str | None:
-    for line in lines:
-        if line.startswith("{"):
-            lease_id = json.loads(line).get("lease_id")
-            return lease_id if isinstance(lease_id, str) else None
-    return None
+class Reader:
+    """
+    The events of one file, read as they are needed.
+
+    After reading, ``damaged`` counts the lines that should be events and are not. A torn last line is none of
+    them: its writer died in it, before the answer of its call was returned.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.damaged = 0
+
+    def header(self) -> dict[str, object]:
+        """What the owner wrote first; empty where it died while starting the file anew."""
+        with self._path.open("rb") as file:
+            payload = _payload(file.readline())
+        try:
+            header = json.loads(payload or "null")
+        except ValueError:
+            header = None
+        return header if isinstance(header, dict) else {}
+
+    def events(self) -> Iterator[Event]:
+        """The intact events, in the order in which they were written."""
+        with self._path.open("rb") as file:
+            for line in file:
+                payload = _payload(line)
+                if payload is None:
+                    self.damaged += line.endswith(b"\n")
+                elif not payload.startswith("{"):
+                    try:
+                        yield decode(payload)
+                    except ValueError:
+                        self.damaged += 1
 
 
-def _events(lines: Iterator[str] | list[str]) -> Iterator[Event]:
-    for line in lines:
-        if line.startswith("["):
-            try:
-                yield decode(line)
-            except ValueError as error:
-                log.warning("a journal line is not an event: %s", error)
+def _payload(line: bytes) -> str | None:
+    crc, _, payload = line.rstrip(b"\n").partition(b" ")
+    if not line.endswith(b"\n") or b"%08x" % _crc32(payload) != crc:
+        return None
+    return payload.decode("ascii")

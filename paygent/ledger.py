@@ -119,7 +119,7 @@ class GateRow(NamedTuple):
     blocked: int
     message: str | None
     metadata: dict[str, Any] | None
-    count: int
+    count: int  # type: ignore[assignment]  # the word of the public model; tuple.count is never used
 
 
 class Job(NamedTuple):

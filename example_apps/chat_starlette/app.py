@@ -24,7 +24,7 @@ from paygent_starlette import Offer, PaygentMiddleware
 
 HERE = Path(__file__).parent
 USERS = {"ada": "free", "ben": "free", "cleo": "pro"}  # who signs up for which plan
-PRO = Offer("pro", "Pro", price="0.50")
+PRO = Offer("pro", "Pro", price="9.00")
 MODELS = {
     "gpt-5-mini": ("OPENAI_API_KEY", AsyncOpenAI),
     "claude-haiku-4-5": ("ANTHROPIC_API_KEY", AsyncAnthropic),
@@ -35,7 +35,7 @@ log = logging.getLogger("chat")
 
 
 @asynccontextmanager
-async def lifespan(app: Starlette) -> AsyncIterator[dict[str, object]]:
+async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, object]]:
     pg = Paygent.get_instance() or Paygent.init(plans=HERE / "plans.toml")
     pg.on_usage(log_usage)
     for name, plan in USERS.items():
@@ -67,7 +67,6 @@ async def from_anthropic(client: AsyncAnthropic, model: str, messages: list) -> 
 
 
 async def answer(pg: Paygent, user: str, client: object, model: str, messages: list) -> AsyncIterator[bytes]:
-    """Server-sent events. A limit met by the first call is a 429: nothing has been sent by then."""
     speak = from_openai if isinstance(client, AsyncOpenAI) else from_anthropic
     async for text in speak(client, model, messages):
         yield event("text", {"text": text})
@@ -79,14 +78,13 @@ def event(name: str, data: dict) -> bytes:
 
 
 def account(pg: Paygent, user: str) -> dict:
-    state = pg.get_user_state(user)
+    state, gate = pg.get_user_state(user), pg.check_guard(user).status
     used, limit = state.current_usage.period_cost, state.plan_config.max_spend_per_period
     models = [row.model_dump() for row in pg.get_model_usage(user)]
-    gate = pg.check_guard(user).status
     return {"user": user, "plan": state.plan, "used": used, "limit": limit, "gate": gate, "models": models}
 
 
-async def page(request: Request) -> Response:
+async def page(_request: Request) -> Response:
     return FileResponse(HERE / "static/index.html", headers={"Content-Security-Policy": "default-src 'self'"})
 
 
@@ -94,19 +92,20 @@ async def login(request: Request) -> Response:
     name = (await request.json()).get("name")
     if name not in USERS:
         return JSONResponse({"detail": "There is no such user."}, status_code=404)
-    response = JSONResponse({"user": name})
+    response = Response(status_code=204)
     response.set_cookie("chat_user", name, httponly=True, samesite="lax")
     return response
 
 
-async def logout(request: Request) -> Response:
+async def logout(_request: Request) -> Response:
     response = Response(status_code=204)
     response.delete_cookie("chat_user")
     return response
 
 
-@requires("authenticated", status_code=401)
 def me(request: Request) -> Response:
+    if not request.user.is_authenticated:
+        return JSONResponse({"user": None})
     shown = account(request.state.pg, request.user.username)
     return JSONResponse({**shown, "choices": list(request.state.clients)})
 

@@ -50,7 +50,7 @@ class PaygentLimitExceeded(Exception):
     def __init__(self, guard_result: GuardResult, refusal: Refusal | None = None) -> None:
         super().__init__(guard_result.message or "limit reached")
         self.guard_result = guard_result
-        self.refusal = refusal or Refusal("period_spend", guard_result)
+        self.refusal = refusal or _refusal_of(guard_result)
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle by value: task queues carry exceptions between processes."""
@@ -60,6 +60,21 @@ class PaygentLimitExceeded(Exception):
     def retryable(self) -> bool:
         """Whether the same call may pass in a moment, without a new plan or a new period."""
         return self.refusal.retryable
+
+
+def _refusal_of(result: GuardResult) -> Refusal:
+    """What a bare answer of the gate says on its own."""
+    reason = result.gate_reason or "total_spend"
+    is_model = reason.startswith("model_limit:")
+    code = "model_tokens" if is_model else {"session_spend": "session_spend"}.get(reason, "period_spend")
+    return Refusal(
+        code,
+        result,
+        model=reason.partition(":")[2] or None,
+        unit="tokens" if is_model else "usd",
+        limit=result.limit_value,
+        used=result.current_value,
+    )
 
 
 class PaygentUnavailable(Exception):

@@ -69,12 +69,44 @@ def posts(event: Event) -> list[tuple[str, str, int]]:
     return rows
 
 
-_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
+# What JSON does not know is kept as text: an event must never be lost for the sake of its metadata.
+_encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, skipkeys=True, default=str).encode
+_TOOLS = Event._fields.index("tool_calls")
+
+
+_quoted = json.encoder.encode_basestring_ascii
+_MIDDLES_MAX = 1000
+_middles: dict[tuple[str | None, ...], tuple[str, str]] = {}
 
 
 def encode(event: Event) -> str:
-    """One line of ASCII text without a line break."""
-    return _encode(event)
+    """One line of ASCII text without a line break: the JSON array of the fields, in order."""
+    (
+        event_id, user_id, timestamp_us, period, session, session_id, provider, operation, model, request_model,
+        response_model, input_tokens, output_tokens, cache_read, cache_write, reasoning, tokens_nusd, tools_nusd,
+        tool_calls, metadata, source, estimated, cost_explicit, rate_source, description,
+    ) = event  # fmt: skip
+    if tool_calls or metadata is not None or description is not None or session_id is None:
+        return _encode(event)
+    key = (provider, operation, model, request_model, response_model, source, rate_source)
+    middle = _middles.get(key)
+    if middle is None:
+        middle = _middle(key)
+    names, rate_source = middle
+    # By hand, because this line is on the path of every call: the encoder takes four times as long.
+    return (
+        f'["{event_id}",{_quoted(user_id)},{timestamp_us},"{period}",{_quoted(session)},{_quoted(session_id)},'
+        f"{names},{input_tokens},{output_tokens},{cache_read},{cache_write},{reasoning},{tokens_nusd},"
+        f'{tools_nusd},[],null,"{source}",{estimated},{cost_explicit},{rate_source},null]'
+    )
+
+
+def _middle(key: tuple[str | None, ...]) -> tuple[str, str]:
+    """The names of a model's calls as JSON, kept since they are few; users choose some, so they are bounded."""
+    if len(_middles) >= _MIDDLES_MAX:
+        _middles.clear()
+    middle = _middles[key] = _encode(key[:5])[1:-1], _encode(key[6])
+    return middle
 
 
 def decode(line: str) -> Event:
@@ -87,6 +119,7 @@ def decode(line: str) -> Event:
     values = json.loads(line)
     if not isinstance(values, list) or len(values) != len(Event._fields):
         raise ValueError("not an event row")
+    values[_TOOLS] = tuple(values[_TOOLS] or ())
     return Event._make(values)
 
 

@@ -36,7 +36,7 @@ def _not_negative(value: float) -> float:
 
 
 def _finite(value: float) -> float:
-    if math.isinf(value):
+    if not math.isfinite(value):
         raise ValueError("must be finite")
     return value
 
@@ -59,6 +59,8 @@ Amount = Annotated[
     AfterValidator(_not_negative),
     PlainSerializer(_null_for_infinity, when_used="json"),
 ]
+# US dollars, always finite.
+Cost = Annotated[float, AfterValidator(_finite)]
 # US dollars, zero or more, always finite.
 Price = Annotated[float, AfterValidator(_not_negative), AfterValidator(_finite)]
 Share = Annotated[float, AfterValidator(_not_negative), AfterValidator(_share)]
@@ -74,11 +76,15 @@ class PaygentModel(BaseModel):
     """
 
     model_config = ConfigDict(
-        extra="forbid", validate_assignment=True, protected_namespaces=(), ser_json_inf_nan="strings"
+        extra="forbid",
+        defer_build=True,
+        validate_assignment=True,
+        protected_namespaces=(),
+        ser_json_inf_nan="strings",
     )
 
     @classmethod
-    def from_backend(cls: type[M], data: dict[str, Any]) -> M:
+    def from_backend(cls: type[M], data: dict[str, Any]) -> M:  # noqa: PYI019  # Self needs Python 3.11
         """Build from a backend answer; unknown fields, also nested ones, are ignored."""
         return cls.model_validate(data, extra="ignore")
 
@@ -162,7 +168,7 @@ class GuardResult(PaygentModel):
     The answer of the gate for one call.
 
     ``gate_reason`` is ``"total_spend"``, ``"session_spend"`` or ``"model_limit:<model>"``. ``current_value``
-    and ``limit_value`` are US dollars, or tokens for a model limit; ``usage_pct`` is their ratio (1.0 = 100 %).
+    and ``limit_value`` are US dollars, or tokens for a model limit; ``usage_pct`` is their ratio (1.0: all).
     """
 
     model_config = ConfigDict(validate_assignment=False)
@@ -225,10 +231,10 @@ class GateEvent(PaygentModel):
 
 
 class CurrentUsage(PaygentModel):
-    """What a user has used in the running billing period and session, and what is reserved for calls in flight."""
+    """What a user has used in the running period and session, and what is reserved for calls in flight."""
 
-    period_cost: float = 0.0
-    session_cost: float = 0.0
+    period_cost: Cost = 0.0
+    session_cost: Cost = 0.0
     session_id: str | None = None
     session_started_at: datetime | None = None
     period_tokens_total: int = 0

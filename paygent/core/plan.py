@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import NamedTuple
 
 from paygent.core.balance import UNLIMITED
 from paygent.core.models import PlanConfig
 
 NUSD_PER_USD = 10**9
+
+# Enough digits for every product below, whatever context the caller's thread works in.
+_EXACT = Context(prec=1000)
 
 TOTAL_SPEND = "total_spend"
 SESSION_SPEND = "session_spend"
@@ -74,7 +77,9 @@ def compile_plan(name: str, config: PlanConfig, version: int = 0) -> CompiledPla
     """Compile *config*; money becomes nano-dollars, exactly as it is written in decimal."""
 
     def spend(cap_usd: float) -> Limit:
-        return NO_LIMIT if math.isinf(cap_usd) else _limit(Decimal(str(cap_usd)) * NUSD_PER_USD, config)
+        if math.isinf(cap_usd):
+            return NO_LIMIT
+        return _limit(_EXACT.multiply(Decimal(str(cap_usd)), NUSD_PER_USD), config)
 
     models = {
         model: _limit(Decimal(limit.max_tokens_per_period), config)
@@ -95,8 +100,7 @@ def compile_plan(name: str, config: PlanConfig, version: int = 0) -> CompiledPla
 
 
 def _limit(cap: Decimal, config: PlanConfig) -> Limit:
-    return Limit(
-        cap=min(int(cap), UNLIMITED),
-        soft=min(int(cap * Decimal(str(config.soft_gate_at))), UNLIMITED),
-        hard=min(int(cap * Decimal(str(config.hard_gate_at))), UNLIMITED),
-    )
+    def mark(share: float) -> int:
+        return min(int(_EXACT.multiply(cap, Decimal(str(share)))), UNLIMITED)
+
+    return Limit(cap=min(int(cap), UNLIMITED), soft=mark(config.soft_gate_at), hard=mark(config.hard_gate_at))

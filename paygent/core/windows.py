@@ -1,4 +1,4 @@
-"""Billing periods and sessions, computed from the clock when they are read: there is no job that resets them."""
+"""Billing periods and sessions, computed from the clock when they are read: no job resets them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _US = timedelta(microseconds=1)
 
 
 class Window(NamedTuple):
-    """A stretch of time in microseconds since the epoch; ``end_us`` is exclusive. ``key`` names it in a ledger."""
+    """A stretch of time in microseconds since the epoch, without ``end_us``; ``key`` names it in a ledger."""
 
     key: str
     start_us: int

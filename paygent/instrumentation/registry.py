@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Protocol
 
 from paygent.instrumentation._fields import fields
@@ -67,7 +68,13 @@ class AnthropicProvider:
 
 
 def _comes_from(result: Any, sdk: str) -> bool:
-    return any(kind.__module__.partition(".")[0] == sdk for kind in type(result).__mro__)
+    kind: type[object] = type(result)
+    return _is_of(kind, sdk)  # type: ignore[arg-type]  # classes are hashable
+
+
+@lru_cache(maxsize=1024)
+def _is_of(kind: type, sdk: str) -> bool:
+    return any(base.__module__.partition(".")[0] == sdk for base in kind.__mro__)
 
 
 def _answer_of(result: Any) -> Mapping[str, Any]:

@@ -18,11 +18,11 @@ def open_ledger(url: str) -> Ledger:
     """
     scheme, _, rest = url.partition("://")
     if scheme == "memory":
-        from paygent.ledgers.memory import MemoryLedger  # noqa: PLC0415  # only what is used is loaded
+        from paygent.ledgers.memory import MemoryLedger  # only what is used is loaded
 
         return MemoryLedger()
     if scheme == "sqlite":
-        from paygent.ledgers.sqlite import SqliteLedger  # noqa: PLC0415
+        from paygent.ledgers.sqlite import SqliteLedger
 
         if not rest.startswith("/") or len(rest) < 2:
             raise ValueError(f"ledger={url!r}: a SQLite ledger is written sqlite:///path/to/file.db")

@@ -16,9 +16,10 @@ CREATE TABLE plans (
 ) WITHOUT ROWID;
 CREATE TABLE sessions (
     user_id TEXT NOT NULL, own_id TEXT NOT NULL,    -- "" is the default session
-    session_id TEXT NOT NULL, started_us INTEGER NOT NULL,
+    session_id TEXT NOT NULL, started_us INTEGER NOT NULL, ends_us INTEGER NOT NULL,
     PRIMARY KEY (user_id, own_id)
 ) WITHOUT ROWID;
+CREATE INDEX sessions_by_end ON sessions (ends_us);
 CREATE TABLE totals (
     user_id TEXT NOT NULL, scope TEXT NOT NULL, window TEXT NOT NULL, amount INTEGER NOT NULL,
     PRIMARY KEY (user_id, window, scope)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,22 +11,25 @@ from typing import Any
 
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest, PlanRow
-from paygent.ledgers._rows import LeaseRow, apply_leases, plan_key, post_events
+from paygent.ledgers._rows import LeaseRow, SessionRow, Sweeper, apply_leases, plan_key, post_events
 
 
 class MemoryLedger:
-    """Dictionaries. Only the ledger thread touches them, so a step is a transaction."""
+    """Dictionaries under one lock: a step is a transaction."""
 
     def __init__(self, now_us: Callable[[], int] | None = None) -> None:
         self._now_us = now_us or (lambda: time.time_ns() // 1000)
+        self._lock = threading.RLock()
+        self._sweeper = Sweeper()
         self._accounts: dict[str, Account] = {}
         self._plans: dict[str, PlanRow] = {}
-        self._sessions: dict[tuple[str, str], tuple[str, int]] = {}
+        self._sessions: dict[tuple[str, str], SessionRow] = {}
         self._events: dict[str, Event] = {}
         self._totals: dict[str, dict[Bucket, int]] = defaultdict(lambda: defaultdict(int))
-        self._leases: dict[str, dict[str, LeaseRow]] = defaultdict(dict)
+        self._leases: dict[str, dict[str, LeaseRow]] = {}
         self._gates: dict[str, GateRow] = {}
         self._jobs: dict[tuple[str, str], Job] = {}
+        self._aliases: dict[tuple[str, str], str] = {}
 
     @property
     def journal_dir(self) -> Path | None:
@@ -33,51 +37,67 @@ class MemoryLedger:
         return None
 
     def lease(self, requests: Sequence[LeaseRequest]) -> list[LeaseReply]:
-        return apply_leases(_MemoryRows(self), requests)
+        with self._lock:
+            rows = _MemoryRows(self)
+            self._sweeper.sweep(rows)
+            return apply_leases(rows, requests)
 
     def settle(self, events: Sequence[Event], close: Sequence[str] = ()) -> int:
-        for leases in self._leases.values():
-            for lease_id in close:
-                leases.pop(lease_id, None)
-        return post_events(_MemoryRows(self), events)
+        with self._lock:
+            for leases in self._leases.values() if close else ():
+                for lease_id in close:
+                    leases.pop(lease_id, None)
+            return post_events(_MemoryRows(self), events)
 
     def totals(self, user_id: str) -> dict[Bucket, int]:
-        return dict(self._totals[user_id])
+        with self._lock:
+            return dict(self._totals.get(user_id, {}))
 
     def put_plan(self, name: str, config: str) -> None:
-        self._plans[name] = PlanRow(name, plan_key(config), config)
+        with self._lock:
+            known, key = self._plans.get(name), plan_key(config)
+            if known is None or known.key != key:
+                self._plans[name] = PlanRow(name, key, config)
 
     def plans(self) -> dict[str, str]:
-        return {name: plan.config or "{}" for name, plan in self._plans.items()}
+        with self._lock:
+            return {name: self._plans[name].config or "{}" for name in sorted(self._plans)}
 
     def put_account(self, user_id: str, changes: Mapping[str, Any]) -> None:
-        self._accounts[user_id] = self._accounts.get(user_id, Account(user_id))._replace(**changes)
+        with self._lock:
+            self._accounts[user_id] = self._accounts.get(user_id, Account(user_id))._replace(**changes)
 
     def record_gates(self, rows: Sequence[GateRow]) -> None:
-        for row in rows:
-            self._gates.setdefault(row.id, row)
+        with self._lock:
+            for row in rows:
+                self._gates.setdefault(row.id, row)
 
     def events(self, user_id: str | None = None, *, limit: int = 1000) -> list[Event]:
-        rows = [event for event in self._events.values() if user_id in (None, event.user_id)]
+        with self._lock:
+            rows = [event for event in self._events.values() if user_id in (None, event.user_id)]
         return sorted(rows, key=lambda event: (event.timestamp_us, event.id), reverse=True)[:limit]
 
     def gate_events(self, user_id: str | None = None, *, limit: int = 100) -> list[GateRow]:
-        rows = [row for row in self._gates.values() if user_id in (None, row.user_id)]
+        with self._lock:
+            rows = [row for row in self._gates.values() if user_id in (None, row.user_id)]
         return sorted(rows, key=lambda row: (row.timestamp_us, row.id), reverse=True)[:limit]
 
     def put_job(self, job: Job) -> None:
-        self._jobs[job.provider, job.job_id] = job
+        with self._lock:
+            self._jobs[job.provider, job.job_id] = job
 
     def link_job(self, provider: str, job_id: str, alias: str) -> None:
-        job = self._jobs.get((provider, job_id))
-        if job is not None:
-            self._jobs[provider, alias] = job
+        with self._lock:
+            self._aliases[provider, alias] = job_id
 
     def job(self, provider: str, name: str) -> Job | None:
-        return self._jobs.get((provider, name))
+        with self._lock:
+            job_id = self._aliases.get((provider, name), name)
+            return self._jobs.get((provider, name)) or self._jobs.get((provider, job_id))
 
     def forget_after_fork(self) -> None:
-        """The child has its own copy."""
+        """The child has its own copy; a thread that is not there any more may have held the lock."""
+        self._lock = threading.RLock()
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -98,11 +118,11 @@ class _MemoryRows:
     def plan(self, name: str) -> PlanRow | None:
         return self._store._plans.get(name)
 
-    def session(self, user_id: str, own_id: str) -> tuple[str, int] | None:
+    def session(self, user_id: str, own_id: str) -> SessionRow | None:
         return self._store._sessions.get((user_id, own_id))
 
-    def put_session(self, user_id: str, own_id: str, session_id: str, started_us: int) -> None:
-        self._store._sessions[user_id, own_id] = (session_id, started_us)
+    def put_session(self, user_id: str, own_id: str, session: SessionRow) -> None:
+        self._store._sessions[user_id, own_id] = session
 
     def insert_events(self, events: Sequence[Event]) -> Sequence[Event]:
         new = [event for event in events if event.id not in self._store._events]
@@ -114,13 +134,21 @@ class _MemoryRows:
             self._store._totals[user_id][scope, window] += amount
 
     def leases(self, user_id: str) -> list[LeaseRow]:
-        return list(self._store._leases[user_id].values())
+        return list(self._store._leases.get(user_id, {}).values())
 
     def put_lease(self, user_id: str, row: LeaseRow) -> None:
-        self._store._leases[user_id][row.lease_id] = row
+        self._store._leases.setdefault(user_id, {})[row.lease_id] = row
 
     def drop_lease(self, user_id: str, lease_id: str) -> None:
-        self._store._leases[user_id].pop(lease_id, None)
+        self._store._leases.get(user_id, {}).pop(lease_id, None)
+
+    def sweep(self, leases_before_us: int, sessions_before_us: int) -> None:
+        leases, sessions = self._store._leases, self._store._sessions
+        for user_id, rows in tuple(leases.items()):
+            live = {row.lease_id: row for row in rows.values() if row.expires_us > leases_before_us}
+            leases.pop(user_id) if not live else leases.update({user_id: live})
+        for key in [key for key, row in sessions.items() if row.ends_us <= sessions_before_us]:
+            del sessions[key]
 
     def put_account(self, account: Account) -> None:
         self._store._accounts[account.user_id] = account

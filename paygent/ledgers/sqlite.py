@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from paygent.core.events import Event
-from paygent.ledger import Account, Bucket, GateRow, Job, LedgerError, LeaseReply, LeaseRequest, PlanRow
+from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest, LedgerError
 from paygent.ledgers._lock import FileLock
-from paygent.ledgers._rows import LeaseRow, apply_leases, plan_key, post_events
+from paygent.ledgers._rows import Sweeper, apply_leases, plan_key, post_events
 from paygent.ledgers._schema import SCHEMA, SCHEMA_VERSION
+from paygent.ledgers._sqlite_rows import EVENT_COLUMNS, SqliteRows, from_json, to_event, to_json
+from paygent.ledgers.filesystems import network_filesystem
 
 log = logging.getLogger("paygent")
 
 # Another program may hold the file for a moment; processes of ours queue on the lock file instead.
 BUSY_TIMEOUT_S = 0.2
-_IDS_PER_QUERY = 500
 _parents: list[object] = []
-_EVENT_COLUMNS = ", ".join(Event._fields)
-_EVENT_MARKS = ", ".join("?" * len(Event._fields))
 _GATE_COLUMNS = ", ".join(GateRow._fields)
 _GATE_MARKS = ", ".join("?" * len(GateRow._fields))
 _BROKEN = ("malformed", "not a database", "file is encrypted", "corrupt")
@@ -36,14 +34,17 @@ class SqliteLedger:
     SQLite in WAL mode, one connection, opened on first use.
 
     Durable against the death of the process. A file that is corrupt is set aside under a name that the
-    log tells, and a new one is begun.
+    log tells, and a new one is begun; a file that was moved or removed is begun anew.
     """
 
     def __init__(self, path: Path, now_us: Callable[[], int] | None = None) -> None:
         self.path = path
         self._now_us = now_us or (lambda: time.time_ns() // 1000)
         self._connection: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None  # device and inode of what the connection has open
         self._lock = FileLock(path.with_name(path.name + ".lock"))
+        self._sweeper = Sweeper()
+        self._own_plans: dict[str, str] = {}
 
     @property
     def journal_dir(self) -> Path | None:
@@ -52,6 +53,7 @@ class SqliteLedger:
 
     def lease(self, requests: Sequence[LeaseRequest]) -> list[LeaseReply]:
         with self._transaction() as rows:
+            self._sweeper.sweep(rows)
             return apply_leases(rows, requests)
 
     def settle(self, events: Sequence[Event], close: Sequence[str] = ()) -> int:
@@ -65,12 +67,9 @@ class SqliteLedger:
         return {(scope, window): amount for scope, window, amount in self._query(sql, (user_id,))}
 
     def put_plan(self, name: str, config: str) -> None:
+        self._own_plans[name] = config
         with self._transaction() as rows:
-            rows.execute(
-                "INSERT INTO plans VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
-                "key = excluded.key, config = excluded.config WHERE key <> excluded.key",
-                (name, plan_key(config), config),
-            )
+            _put_plan(rows, name, config)
 
     def plans(self) -> dict[str, str]:
         return dict(self._query("SELECT name, config FROM plans ORDER BY name"))
@@ -82,20 +81,20 @@ class SqliteLedger:
 
     def record_gates(self, rows: Sequence[GateRow]) -> None:
         sql = f"INSERT OR IGNORE INTO gate_events ({_GATE_COLUMNS}) VALUES ({_GATE_MARKS})"  # noqa: S608
-        values = [row._replace(metadata=_json(row.metadata)) for row in rows]  # type: ignore[arg-type]
+        values = [row._replace(metadata=to_json(row.metadata)) for row in rows]  # type: ignore[arg-type]
         with self._transaction() as transaction:
             transaction.execute_many(sql, values)
 
     def events(self, user_id: str | None = None, *, limit: int = 1000) -> list[Event]:
-        return [_event(row) for row in self._newest(_EVENT_COLUMNS, "events", user_id, limit)]
+        return [to_event(row) for row in self._newest(EVENT_COLUMNS, "events", user_id, limit)]
 
     def gate_events(self, user_id: str | None = None, *, limit: int = 100) -> list[GateRow]:
         rows = map(GateRow._make, self._newest(_GATE_COLUMNS, "gate_events", user_id, limit))
-        return [row._replace(metadata=_from_json(row.metadata)) for row in rows]
+        return [row._replace(metadata=from_json(row.metadata)) for row in rows]
 
     def put_job(self, job: Job) -> None:
         sql = "INSERT OR REPLACE INTO jobs VALUES (?, ?, ?, ?, ?, ?)"
-        values = (job.provider, job.job_id, job.user_id, job.session_id, job.model, _json(job.metadata))
+        values = (job.provider, job.job_id, job.user_id, job.session_id, job.model, to_json(job.metadata))
         with self._transaction() as rows:
             rows.execute(sql, values)
 
@@ -109,7 +108,7 @@ class SqliteLedger:
             "job_id IN (?2, (SELECT job_id FROM job_aliases WHERE provider = ?1 AND alias = ?2))"
         )
         for row in self._query(sql, (provider, name)):
-            return Job(*row[:5], _from_json(row[5]))
+            return Job._make((*row[:5], from_json(row[5])))
         return None
 
     def forget_after_fork(self) -> None:
@@ -119,9 +118,7 @@ class SqliteLedger:
         self._lock.close()
 
     def close(self) -> None:
-        if self._connection is not None:
-            connection, self._connection = self._connection, None
-            connection.close()
+        self._disconnect()
         self._lock.close()
 
     # -- the file -----------------------------------------------------------------------------------------
@@ -135,182 +132,139 @@ class SqliteLedger:
 
     def _query(self, sql: str, values: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
         with self._errors():
-            if self._connection is None:
-                with self._lock:
-                    self._open()
-            return self._open().execute(sql, values).fetchall()
+            try:
+                if self._connection is None or self._moved:
+                    with self._lock:
+                        self._open()
+                assert self._connection is not None
+                return self._connection.execute(sql, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                if _is_broken(error):
+                    with self._lock:
+                        self._set_aside(error)
+                raise
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[_SqliteRows]:
+    def _transaction(self) -> Iterator[SqliteRows]:
         with self._errors(), self._lock:
-            connection = self._open()
-            connection.execute("BEGIN IMMEDIATE")
             try:
-                yield _SqliteRows(connection, self._now_us())
+                connection = self._open()
+                connection.execute("BEGIN IMMEDIATE")
+                yield SqliteRows(connection, self._now_us())
                 connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
+            except BaseException as error:
+                if isinstance(error, sqlite3.DatabaseError) and _is_broken(error):
+                    self._set_aside(error)
+                elif self._connection is not None and self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.InterfaceError, sqlite3.DataError):
+            raise  # a fault of ours: another try would end the same way
         except (sqlite3.Error, OSError) as error:
-            if isinstance(error, sqlite3.DatabaseError) and any(word in str(error) for word in _BROKEN):
-                self._set_aside(error)
             raise LedgerError(f"{self.path}: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
-        if self._connection is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(
-                self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        """The connection (the file lock is held); a file that is not the one it has open is opened anew."""
+        if self._connection is not None and not self._moved:
+            return self._connection
+        self._disconnect()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        kind = network_filesystem(self.path.parent)
+        if kind is not None:
+            raise LedgerError(
+                f"{self.path} is on a network file system ({kind}), where SQLite's locks do not hold: "
+                "choose a local path, or a ledger that is made for several machines"
             )
-            try:
-                _prepare(connection)
-            except BaseException:
+        connection = sqlite3.connect(
+            self.path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            self._file = _file_at(self.path)
+            if _prepare(connection):
+                self._put_own_plans(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return connection
+
+    @property
+    def _moved(self) -> bool:
+        """Whether the file that is open is no longer the one at the path: set aside, removed, restored."""
+        return _file_at(self.path) != self._file
+
+    def _put_own_plans(self, connection: sqlite3.Connection) -> None:
+        """A file begun anew must not make the plans of this process unlimited."""
+        rows = SqliteRows(connection, self._now_us())
+        for name, config in self._own_plans.items():
+            _put_plan(rows, name, config)
+
+    def _disconnect(self) -> None:
+        if self._connection is not None:
+            connection, self._connection = self._connection, None
+            with contextlib.suppress(sqlite3.Error):
                 connection.close()
-                raise
-            self._connection = connection
-        return self._connection
 
     def _set_aside(self, error: Exception) -> None:
-        """Keep a corrupt file under another name: it may hold what a person can still save."""
-        self.close()
-        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(self._now_us() / 1e6))
+        """Keep a corrupt file under another name (the file lock is held): a person may still save it."""
+        self._disconnect()
+        if self._moved:
+            return  # another process did so already
+        stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime())
         aside = self.path.with_name(f"{self.path.name}.corrupt-{stamp}-{os.getpid()}")
-        with contextlib.suppress(FileNotFoundError):
-            self.path.rename(aside)
-        for tail in ("-wal", "-shm"):
+        for tail in ("", "-wal", "-shm"):
             with contextlib.suppress(FileNotFoundError):
                 self.path.with_name(self.path.name + tail).rename(aside.with_name(aside.name + tail))
-        log.error("%s is not a readable database (%s); set aside as %s", self.path, error, aside)
+        log.error(
+            "%s is not a readable database (%s); set aside as %s. A new one is begun with the plans of this "
+            "process; usage and plans of users start anew",
+            self.path,
+            error,
+            aside,
+        )
 
 
-def _prepare(connection: sqlite3.Connection) -> None:
-    """Bring a fresh or older file to the schema; WAL lets readers go on while another process writes."""
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+def _prepare(connection: sqlite3.Connection) -> bool:
+    """
+    Bring a fresh file to the schema; WAL lets readers go on while another process writes.
+
+    Returns:
+        Whether the file was fresh.
+
+    Raises:
+        sqlite3.OperationalError: A newer version wrote the file; it is not touched.
+    """
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > SCHEMA_VERSION:
         raise sqlite3.OperationalError(f"the file was written by a newer version (schema {version})")
-    if version < SCHEMA_VERSION:
-        connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    if version == SCHEMA_VERSION:
+        return False
+    connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;")
+    return True
 
 
-def _json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value)
-
-
-def _from_json(value: Any) -> Any:
-    return None if value is None else json.loads(value)
-
-
-def _event(row: tuple[Any, ...]) -> Event:
-    event = Event._make(row)
-    return event._replace(tool_calls=_from_json(event.tool_calls) or (), metadata=_from_json(event.metadata))
-
-
-def _event_row(event: Event) -> tuple[Any, ...]:
-    if not event.tool_calls and event.metadata is None:
-        return event._replace(tool_calls=None)  # type: ignore[arg-type]  # the column is NULL for none
-    return event._replace(
-        tool_calls=_json(list(event.tool_calls)),  # type: ignore[arg-type]  # JSON text in the column
-        metadata=_json(event.metadata),  # type: ignore[arg-type]
+def _put_plan(rows: SqliteRows, name: str, config: str) -> None:
+    rows.execute(
+        "INSERT INTO plans VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET "
+        "key = excluded.key, config = excluded.config WHERE key <> excluded.key",
+        (name, plan_key(config), config),
     )
 
 
-class _SqliteRows:
-    """The rows of one open transaction."""
-
-    def __init__(self, connection: sqlite3.Connection, now_us: int) -> None:
-        self.execute = connection.execute
-        self.execute_many = connection.executemany
-        self._now_us = now_us
-
-    def now_us(self) -> int:
-        return self._now_us
-
-    def account(self, user_id: str) -> Account | None:
-        sql = (
-            "SELECT plan, own_config, period_start_us, period_end_us, sdk_enabled, contended_us "
-            "FROM accounts WHERE user_id = ?"
-        )
-        row = self.execute(sql, (user_id,)).fetchone()
-        if row is None:
-            return None
-        period = None if row[2] is None else (row[2], row[3])
-        return Account(user_id, row[0], row[1], period, bool(row[4]), row[5])
-
-    def put_account(self, account: Account) -> None:
-        start_us, end_us = account.period or (None, None)
-        self.execute(
-            "INSERT OR REPLACE INTO accounts VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (
-                account.user_id,
-                account.plan,
-                account.own_config,
-                start_us,
-                end_us,
-                int(account.sdk_enabled),
-                account.contended_us,
-            ),
-        )
-
-    def plan(self, name: str) -> PlanRow | None:
-        row = self.execute("SELECT name, key, config FROM plans WHERE name = ?", (name,)).fetchone()
-        return None if row is None else PlanRow._make(row)
-
-    def session(self, user_id: str, own_id: str) -> tuple[str, int] | None:
-        sql = "SELECT session_id, started_us FROM sessions WHERE user_id = ? AND own_id = ?"
-        row: tuple[str, int] | None = self.execute(sql, (user_id, own_id)).fetchone()
-        return row
-
-    def put_session(self, user_id: str, own_id: str, session_id: str, started_us: int) -> None:
-        sql = "INSERT OR REPLACE INTO sessions VALUES (?, ?, ?, ?)"
-        self.execute(sql, (user_id, own_id, session_id, started_us))
-
-    def insert_events(self, events: Sequence[Event]) -> Sequence[Event]:
-        known: set[str] = set()
-        for start in range(0, len(events), _IDS_PER_QUERY):
-            ids = [event.id for event in events[start : start + _IDS_PER_QUERY]]
-            marks = ",".join("?" * len(ids))
-            known.update(row[0] for row in self.execute(f"SELECT id FROM events WHERE id IN ({marks})", ids))  # noqa: S608
-        new = [event for event in events if event.id not in known] if known else events
-        sql = f"INSERT INTO events ({_EVENT_COLUMNS}) VALUES ({_EVENT_MARKS})"  # noqa: S608  # constants
-        self.execute_many(sql, map(_event_row, new))
-        return new
-
-    def add(self, deltas: Mapping[tuple[str, str, str], int]) -> None:
-        self.execute_many(
-            "INSERT INTO totals VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET amount = amount + excluded.amount",
-            [(*key, amount) for key, amount in deltas.items()],
-        )
-
-    def totals(self, user_id: str, windows: Collection[str]) -> dict[Bucket, int]:
-        marks = ",".join("?" * len(windows))
-        sql = f"SELECT scope, window, amount FROM totals WHERE user_id = ? AND window IN ({marks})"  # noqa: S608
-        return {(scope, window): amount for scope, window, amount in self.execute(sql, (user_id, *windows))}
-
-    def leases(self, user_id: str) -> list[LeaseRow]:
-        sql = "SELECT lease_id, seq, expires_us, amounts, denied, busy FROM leases WHERE user_id = ?"
-        return [
-            LeaseRow(row[0], row[1], row[2], _amounts(row[3]), row[4], bool(row[5]))
-            for row in self.execute(sql, (user_id,))
-        ]
-
-    def put_lease(self, user_id: str, row: LeaseRow) -> None:
-        amounts = json.dumps([(scope, window, amount) for (scope, window), amount in row.amounts.items()])
-        self.execute(
-            "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (user_id, row.lease_id, row.seq, row.expires_us, amounts, row.denied, int(row.busy)),
-        )
-
-    def drop_lease(self, user_id: str, lease_id: str) -> None:
-        self.execute("DELETE FROM leases WHERE user_id = ? AND lease_id = ?", (user_id, lease_id))
+def _file_at(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = os.stat(path)  # noqa: PTH116  # half the time of Path.stat(), at each transaction
+    except OSError:
+        return None
+    return stat.st_dev, stat.st_ino
 
 
-def _amounts(text: str) -> dict[Bucket, int]:
-    return {(scope, window): amount for scope, window, amount in json.loads(text)}
+def _is_broken(error: sqlite3.DatabaseError) -> bool:
+    return any(word in str(error) for word in _BROKEN)

@@ -6,95 +6,108 @@ from typing import TYPE_CHECKING, Literal
 
 from paygent.core.balance import UNLIMITED
 from paygent.core.models import BudgetRemaining, GuardResult, MaxTokensAdvice, ModelUsage
-from paygent.core.plan import MODEL_LIMIT, NUSD_PER_USD
+from paygent.core.plan import NUSD_PER_USD, SESSION_SPEND
+from paygent.core.usage import Usage
+from paygent.core.windows import Window
 from paygent.meter import refusals
 from paygent.meter.live import usage_of
+from paygent.meter.wallet import Purse
 
 if TYPE_CHECKING:
-    from paygent.ledger import Bucket
-    from paygent.meter.tariff import Habits
-    from paygent.meter.wallet import Purse, Wallet
+    from paygent.core.pricing import Rates
+    from paygent.meter.wallet import Wallet
 
 INFINITY = float("inf")
+Limit = Literal["period_spend", "session_spend", "model_tokens"]
 Binding = Literal["period_spend", "session_spend", "model_tokens", "unbounded", "blocked"]
-_NAMES: tuple[Literal["period_spend", "session_spend", "model_tokens"], ...] = (
-    "period_spend",
-    "session_spend",
-    "model_tokens",
-)
+_AUSD_MILLI_PER_NUSD = 10**12
+_NO_SESSION = Window("", 0, 0)
 
 
-def guard(wallet: Wallet, model: str | None) -> GuardResult:
+def guard(wallet: Wallet, model: str | None, now_us: int, *, blocks_unpriced: bool) -> GuardResult:
     """
     What the gate would say to the next call: the most restrictive limit wins.
 
     The wallet's lock is held by the caller; nothing is asked, written or called back.
     """
-    tariff = wallet.tariff
-    if tariff is None or not wallet.account.sdk_enabled:  # type: ignore[union-attr]  # known with a tariff
+    tariff, account = wallet.tariff, wallet.account
+    if tariff is None or account is None or not account.sdk_enabled:
         return GuardResult()
+    if tariff.blocks_all:
+        return refusals.no_plan()
+    if model is not None:
+        terms = tariff.terms(model)
+        if not terms.listed:
+            return refusals.unlisted(model, tariff.plan.name)
+        if terms.rates is None and blocks_unpriced and _caps_spend(wallet):
+            return refusals.unpriced(model, tariff.plan.name)
     worst: Purse | None = None
-    worst_rank = -1.0
-    for purse in _purses(wallet, model):
+    worst_share = -1.0
+    for purse in _purses(wallet, model, now_us):
         if purse is not None and purse.hard < UNLIMITED:
-            used = purse.posted + purse.unsettled
-            rank = used / purse.hard if purse.hard else INFINITY
-            if rank > worst_rank:
-                worst, worst_rank = purse, rank
-    if model is not None and not tariff.terms(model).listed:
-        return _unlisted(model, tariff.plan.name)
+            share = (purse.posted + purse.unsettled) / purse.hard if purse.hard else INFINITY
+            if share > worst_share:
+                worst, worst_share = purse, share
     if worst is None:
         return GuardResult()
-    used = worst.posted + worst.unsettled
-    if used >= worst.hard:
+    if worst_share >= 1.0:
         return refusals.guard_result(worst, "hard_gate")
-    if used >= worst.soft:
-        return refusals.guard_result(worst, "soft_gate")
-    scale = 1 if worst.scope.startswith(MODEL_LIMIT) else NUSD_PER_USD
-    return GuardResult(usage_pct=used / worst.cap, current_value=used / scale, limit_value=worst.cap / scale)
+    soft = worst.posted + worst.unsettled >= worst.soft
+    return refusals.guard_result(worst, "soft_gate" if soft else "ok")
 
 
-def _unlisted(model: str, plan: str) -> GuardResult:
-    message = f"{model!r} is not part of plan {plan!r}: add it to model_limits or cost_rates, or set default_cost_rate."
-    return GuardResult(status="hard_gate", gate_reason=MODEL_LIMIT + model, usage_pct=1.0, message=message)
+def _caps_spend(wallet: Wallet) -> bool:
+    assert wallet.tariff is not None
+    plan = wallet.tariff.plan
+    return min(plan.period.hard, plan.session.hard) < UNLIMITED
 
 
-def _purses(wallet: Wallet, model: str | None) -> tuple[Purse | None, Purse | None, Purse | None]:
+def _purses(
+    wallet: Wallet, model: str | None, now_us: int
+) -> tuple[Purse | None, Purse | None, Purse | None]:
+    """What a call would be held on: period, session and the model's tokens."""
+    tariff, session = wallet.tariff, wallet.session
+    assert tariff is not None
     tokens = None
-    if model is not None and wallet.tariff is not None and wallet.period is not None:
-        tokens = wallet.model_purses(wallet.tariff.terms(model).model)[0]
-    return wallet.period_purse, wallet.session_purse, tokens
+    if model is not None and tariff.plan.models and wallet.period is not None:
+        tokens = wallet.model_purses(tariff.terms(model).model)[0]
+    if session is not None and now_us < session.window.end_us:
+        return wallet.period_purse, wallet.session_purse, tokens
+    if tariff.plan.session.hard >= UNLIMITED:
+        return wallet.period_purse, None, tokens
+    return wallet.period_purse, Purse(SESSION_SPEND, _NO_SESSION, tariff.plan.session), tokens
 
 
-def budget(wallet: Wallet) -> BudgetRemaining:
+def budget(wallet: Wallet, now_us: int) -> BudgetRemaining:
     """What is left of each limit (the wallet's lock is held)."""
     assert wallet.tariff is not None
-    left: dict[str, float] = {}
-    shares: list[tuple[float, Literal["period_spend", "session_spend", "model_tokens"]]] = []
-    for name, purse in zip(_NAMES, (wallet.period_purse, wallet.session_purse), strict=False):
-        limit = wallet.tariff.plan.period if name == "period_spend" else wallet.tariff.plan.session
-        if limit.hard < UNLIMITED:
-            rest = max(0, limit.hard - (purse.used if purse is not None else 0))
-            left[name] = rest / NUSD_PER_USD
-            shares.append((rest / limit.hard if limit.hard else 0.0, name))
-    tokens: dict[str, int | None] = {}
-    for model in wallet.tariff.plan.config.model_limits:
-        cap = wallet.tariff.plan.models.get(model)
-        tokens[model] = None
-        if cap is not None:
-            rest = max(0, cap.hard - wallet.model_purses(model)[0].used)
-            tokens[model] = rest
-            shares.append((rest / cap.hard if cap.hard else 0.0, "model_tokens"))
+    config, limits = wallet.tariff.plan.config, wallet.tariff.plan.models
+    period, session, _ = _purses(wallet, None, now_us)
+    shares: list[tuple[float, Limit]] = []
+    tokens: dict[str, int | None] = dict.fromkeys(config.model_limits)
+    for model in limits:
+        tokens[model] = int(_left(wallet.model_purses(model)[0], "model_tokens", shares))
+    period_left = _left(period, "period_spend", shares) / NUSD_PER_USD
+    session_left = _left(session, "session_spend", shares) / NUSD_PER_USD
     return BudgetRemaining(
-        period_spend_remaining=left.get("period_spend", INFINITY),
-        session_spend_remaining=left.get("session_spend", INFINITY),
+        period_spend_remaining=period_left,
+        session_spend_remaining=session_left,
         model_tokens_remaining=tokens,
         most_constrained=min(shares)[1] if shares else "unbounded",
     )
 
 
+def _left(purse: Purse | None, limit: Limit, shares: list[tuple[float, Limit]]) -> float:
+    """What is left of one limit, infinite where there is none; its share of the limit joins *shares*."""
+    if purse is None or purse.hard >= UNLIMITED:
+        return INFINITY
+    left = max(0, purse.hard - purse.used)
+    shares.append((left / purse.hard if purse.hard else 0.0, limit))
+    return left
+
+
 def max_tokens(
-    wallet: Wallet, model: str, provider: str | None, input_tokens: int, hard_cap: int, habits: Habits
+    wallet: Wallet, model: str, input_tokens: int, hard_cap: int, now_us: int, *, blocks_unpriced: bool
 ) -> MaxTokensAdvice:
     """
     The largest ``max_tokens`` whose reservation fits what is left on every limit (the wallet's lock is held).
@@ -103,29 +116,24 @@ def max_tokens(
     admitted and passes no limit.
     """
     tariff = wallet.tariff
-    assert tariff is not None and wallet.account is not None
-    left = budget(wallet)
-    terms = tariff.terms(model, provider)
-    model_left = left.model_tokens_remaining.get(terms.model)
+    assert tariff is not None
+    assert wallet.account is not None
+    left = budget(wallet, now_us)
     most: list[tuple[int, Binding]] = [(hard_cap, "unbounded")]
     if wallet.account.sdk_enabled:
-        period, session, tokens = _purses(wallet, model)
-        for name, purse in zip(_NAMES, (period, session), strict=False):
-            room = _room(purse, wallet, name)
+        terms = tariff.terms(model)
+        period, session, tokens = _purses(wallet, model, now_us)
+        # A factor below 1 reserves less than a call may cost; what it costs must fit all the same.
+        safety_milli = max(1000, tariff.plan.safety_milli)
+        for purse, name in ((period, "period_spend"), (session, "session_spend")):
+            room = _room(purse)
             if room is not None:
-                rates = terms.rates
-                if rates is None or rates.input_ausd is None:
-                    most.append((0, name))
-                    continue
-                spare = (room - 1) * 10**12 // max(
-                    1, tariff.plan.safety_milli
-                ) - input_tokens * rates.input_ausd
-                per_token = rates.output_ausd or 0
-                most.append((spare // per_token if per_token else (hard_cap if spare >= 0 else 0), name))
-        room = _room(tokens, wallet, "model_tokens")
+                spare_ausd = (room - 1) * _AUSD_MILLI_PER_NUSD // safety_milli
+                most.append((_affordable(spare_ausd, input_tokens, hard_cap, terms.rates), name))  # type: ignore[arg-type]  # of the literals
+        room = _room(tokens)
         if room is not None:
-            most.append((room * 1000 // max(1, tariff.plan.safety_milli) - input_tokens, "model_tokens"))
-        if not terms.listed or guard(wallet, model).status == "hard_gate":
+            most.append((room * 1000 // safety_milli - input_tokens, "model_tokens"))
+        if guard(wallet, model, now_us, blocks_unpriced=blocks_unpriced).status == "hard_gate":
             most.append((0, "blocked"))
     tokens_max, binding = min(most, key=lambda item: item[0])
     return MaxTokensAdvice(
@@ -133,32 +141,41 @@ def max_tokens(
         binding_limit=binding if tokens_max >= 1 else "blocked",
         period_spend_remaining=left.period_spend_remaining,
         session_spend_remaining=left.session_spend_remaining,
-        model_tokens_remaining=model_left,
+        model_tokens_remaining=left.model_tokens_remaining.get(tariff.terms(model).model),
     )
 
 
-def _room(purse: Purse | None, wallet: Wallet, name: str) -> int | None:
+def _affordable(spare_ausd: int, input_tokens: int, hard_cap: int, rates: Rates | None) -> int:
+    """How many output tokens *spare_ausd* pays for, the input paid first; below 0: not even that."""
+    if rates is None or rates.input_ausd is None:
+        return 0
+    # The gate sizes by the ordinary rates, the bill may be at those of a long input: the dearer ones decide.
+    billed = rates.in_force(Usage(input_tokens=input_tokens))
+    spare_ausd -= input_tokens * max(rates.input_ausd, billed.input_ausd or 0)
+    per_token = max(rates.output_ausd or 0, billed.output_ausd or 0)
+    if spare_ausd < 0:
+        return -1
+    return spare_ausd // per_token if per_token else hard_cap
+
+
+def _room(purse: Purse | None) -> int | None:
     """What can still be reserved on a limit, or ``None`` where there is none."""
-    if purse is None:
-        plan = wallet.tariff.plan if wallet.tariff is not None else None
-        limit = plan.session if plan is not None and name == "session_spend" else None
-        return limit.hard if limit is not None and limit.hard < UNLIMITED else None
-    return purse.hard - purse.used - purse.held - purse.others if purse.hard < UNLIMITED else None
+    if purse is None or purse.hard >= UNLIMITED:
+        return None
+    return purse.hard - purse.used - purse.held - purse.others
 
 
-def model_usage(wallet: Wallet, totals: dict[Bucket, int] | None) -> list[ModelUsage]:
+def model_usage(wallet: Wallet, now_us: int) -> list[ModelUsage]:
     """One row per model with usage or a limit (the wallet's lock is held)."""
     assert wallet.tariff is not None
-    usage = usage_of(wallet, totals)
-    config = wallet.tariff.plan.config
-    models = sorted({*usage.period_tokens_by_model, *usage.period_cost_by_model, *config.model_limits})
+    usage = usage_of(wallet, now_us)
+    limits = wallet.tariff.plan.config.model_limits
+    models = sorted({*usage.period_tokens_by_model, *usage.period_cost_by_model, *limits})
     return [
         ModelUsage(
             model=model,
             tokens_used=usage.period_tokens_by_model.get(model, 0),
-            tokens_limit=config.model_limits[model].max_tokens_per_period
-            if model in config.model_limits
-            else None,
+            tokens_limit=limits[model].max_tokens_per_period if model in limits else None,
             cost=usage.period_cost_by_model.get(model, 0.0),
         )
         for model in models

@@ -38,6 +38,24 @@ def fire(callbacks: list[Callable[[Any], Any]], value: Any) -> None:
             log.exception("a callback of yours raised; the call goes on")
 
 
+class _Tally:
+    """The equal decisions of one second: how many there were, and the row that stands for the later ones."""
+
+    __slots__ = ("more", "row", "second", "seen")
+
+    def __init__(self, second: int) -> None:
+        self.second = second
+        self.seen = 0
+        self.row: GateRow | None = None
+        self.more = 0
+
+    def take(self) -> GateRow | None:
+        """The row of the later ones with their number, to be written; what comes next makes a new row."""
+        row, more = self.row, self.more
+        self.row, self.more = None, 0
+        return None if row is None else row._replace(count=1 + more)
+
+
 class AuditTrail:
     """
     A bounded queue of decisions, written by the ledger thread.
@@ -50,7 +68,7 @@ class AuditTrail:
         self._new_id = new_id
         self._lock = threading.Lock()
         self._rows: deque[GateRow] = deque(maxlen=QUEUE_MAX)
-        self._recent: dict[tuple[str, str | None, str, int], tuple[int, GateRow | None]] = {}
+        self._tallies: dict[tuple[str, str | None, str, bool], _Tally] = {}
         self._unwritten: list[GateRow] = []
 
     def add(
@@ -67,34 +85,43 @@ class AuditTrail:
         """Note one decision; ``blocked`` says whether the call was stopped."""
         key = (user_id, result.gate_reason, result.status, blocked)
         with self._lock:
-            second, kept = self._recent.get(key, (0, None))
-            if second // 100 == now_us // 1_000_000 and second % 100 >= ROWS_PER_SECOND and kept is not None:
-                self._recent[key] = (second, kept._replace(count=kept.count + 1))
+            tally = self._tally(key, now_us // 1_000_000)
+            tally.seen += 1
+            if tally.row is not None:
+                tally.more += 1
                 return
-            if second // 100 != now_us // 1_000_000:
-                if kept is not None and kept.count > 0:
-                    self._rows.append(kept)
-                second, kept = now_us // 1_000_000 * 100, None
             row = GateRow(
-                self._new_id(), user_id, now_us, session_id, result.status, result.gate_reason, result.usage_pct,
-                result.current_value, result.limit_value, model, int(blocked), result.message, metadata, 1,
+                self._new_id(), user_id, now_us, session_id, result.status, result.gate_reason,
+                result.usage_pct, result.current_value, result.limit_value, model, int(blocked),
+                result.message, metadata, 1,
             )  # fmt: skip
-            if second % 100 == ROWS_PER_SECOND - 1:
-                self._recent[key] = (second + 1, row._replace(id=self._new_id(), count=0))
+            if tally.seen > ROWS_PER_SECOND:
+                tally.row = row
             else:
-                self._recent[key] = (second + 1, None)
-            self._rows.append(row)
+                self._rows.append(row)
 
-    def write(self, ledger: Ledger, now_us: int, *, everything: bool = False) -> None:
+    def _tally(self, key: tuple[str, str | None, str, bool], second: int) -> _Tally:
+        tally = self._tallies.get(key)
+        if tally is None or tally.second != second:
+            if tally is not None or len(self._tallies) >= QUEUE_MAX:
+                self._collect(second)
+            tally = self._tallies[key] = _Tally(second)
+        return tally
+
+    def _collect(self, second: int) -> None:
+        """Queue the rows that stand for several decisions, and forget the seconds that are over."""
+        for key, tally in list(self._tallies.items()):
+            row = tally.take()
+            if row is not None:
+                self._rows.append(row)
+            if tally.second != second or len(self._tallies) >= QUEUE_MAX:
+                del self._tallies[key]
+
+    def write(self, ledger: Ledger, now_us: int) -> None:
         """Hand what waits to the ledger; what it does not take is kept for the next time."""
         with self._lock:
-            second = now_us // 1_000_000
-            for key, (stamp, kept) in list(self._recent.items()):
-                if stamp // 100 < second or everything:
-                    if kept is not None and kept.count > 0:
-                        self._rows.append(kept)
-                    del self._recent[key]
-            rows = self._unwritten + list(self._rows)
+            self._collect(now_us // 1_000_000)
+            rows = [*self._unwritten, *self._rows]
             self._rows.clear()
             self._unwritten = rows[-QUEUE_MAX:]
         if rows:

@@ -56,34 +56,11 @@ class Call:
     """
 
     __slots__ = (
-        "forced",
-        "habits",
-        "input_bytes",
-        "input_tokens",
-        "max_output_tokens",
-        "metadata",
-        "meter",
-        "model",
-        "need_nusd",
-        "need_tokens",
-        "operation",
-        "payer",
-        "pid",
-        "plan",
-        "provider",
-        "purses",
-        "session",
-        "session_id",
-        "soft",
-        "source",
-        "started_us",
-        "state",
-        "tariff",
-        "terms",
-        "units",
-        "user_id",
-        "wallet",
-    )
+        "forced", "habits", "input_bytes", "input_tokens", "max_output_tokens", "metadata", "meter",
+        "model", "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider",
+        "purses", "session", "session_id", "soft", "source", "started_us", "state", "tariff",
+        "terms", "units", "unsettled", "user_id", "wallet",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -195,8 +172,8 @@ class Call:
         self.tariff = tariff
         plan = tariff.plan
         config = plan.config
-        self.habits = habits = self.meter.habits(self.model)
         self.terms = terms = tariff.terms(self.model or "", self.provider)
+        self.habits = habits = terms.habits
         if self.forced:
             self.need_nusd = self.need_tokens = 0
             return None
@@ -365,6 +342,7 @@ class Call:
         self.purses = purses
         self.wallet = wallet
         self.started_us = int(boot_s * 1e6) + wallet.offset_us
+        self.unsettled = True
         self.state = State.HELD
 
     def json_metadata(self) -> dict[str, Any] | None:

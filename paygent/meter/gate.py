@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections import deque
 from collections.abc import Callable
@@ -112,7 +111,8 @@ class Gate:
         if ask is not None:
             self._meter.exporter.submit(wallet)
             return ask
-        self._conclude(call, wallet, outcome)
+        if outcome is not State.HELD or call.soft is not None or wallet.announce:
+            self._conclude(call, wallet, outcome)
         return None
 
     def _conclude(self, call: Call, wallet: Wallet, outcome: Outcome | None) -> None:
@@ -323,5 +323,7 @@ def _answer(ask: Ask, outcome: Outcome) -> None:
 
 async def _wait_async(future: Future[Any]) -> bool:
     """The asynchronous twin of ``Gate._wait``; a cancelled caller leaves the future to its wallet."""
+    import asyncio  # whoever awaits has it; it would be a quarter of `import paygent`
+
     done, _ = await asyncio.wait((asyncio.wrap_future(future),), timeout=PATIENCE_S)
     return bool(done)

@@ -299,7 +299,7 @@ class Meter:
                     f"no plan {row.name}",
                     f"no plan named {row.name!r} is configured: its users have no limits",
                 )
-            tariff = Tariff(compile_plan(row.name, config), self.options.lookup)
+            tariff = Tariff(compile_plan(row.name, config), self.options.lookup, self.habits)
             tariff.blocks_all = row.config is None and self.options.no_plan == "block"
             if len(self._tariffs) > MODELS_MAX:
                 self._tariffs.clear()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import lru_cache
+from typing import TYPE_CHECKING, Literal
 
 from paygent.core.balance import Denied
 from paygent.core.errors import Refusal
@@ -14,101 +15,115 @@ if TYPE_CHECKING:
     from paygent.meter.call import Blocked, Call
     from paygent.meter.wallet import Purse, Wallet
 
+Status = Literal["ok", "soft_gate", "hard_gate"]
 CODES = {TOTAL_SPEND: "period_spend", SESSION_SPEND: "session_spend"}
 _WINDOWS = {TOTAL_SPEND: "this billing period", SESSION_SPEND: "this session"}
+_moment = lru_cache(maxsize=1024)(from_us)
 
 
 def values(purse: Purse) -> tuple[float, float, float]:
     """Used, cap and their ratio, in the unit of the public models (US dollars, or tokens)."""
-    scale = 1 if purse.scope.startswith(MODEL_LIMIT) else NUSD_PER_USD
-    used, cap = purse.used / scale, purse.cap / scale
-    return used, cap, (purse.used / purse.cap if purse.cap else 1.0)
+    used, cap = purse.posted + purse.unsettled, purse.cap
+    ratio = used / cap if cap else 1.0
+    if purse.scope.startswith(MODEL_LIMIT):
+        return used, cap, ratio
+    return used / NUSD_PER_USD, cap / NUSD_PER_USD, ratio
 
 
-def guard_result(purse: Purse, status: str, message: str | None = None) -> GuardResult:
-    """The public answer of the gate for the limit that *purse* stands for."""
+def guard_result(purse: Purse, status: Status, message: str | None = None) -> GuardResult:
+    """The public answer of the gate for the limit that *purse* stands for; *ok* needs no message."""
     used, cap, ratio = values(purse)
+    if status == "ok":
+        return GuardResult(usage_pct=ratio, current_value=used, limit_value=cap)
     return GuardResult(
-        status=status,  # type: ignore[arg-type]  # one of the three literals
+        status=status,
         gate_reason=purse.scope,
         usage_pct=ratio,
         current_value=used,
         limit_value=cap,
-        message=message or describe(purse, status),
+        message=message or _sentence(purse.scope, status, used, cap, ratio),
     )
 
 
-def describe(purse: Purse, status: str) -> str:
+@lru_cache(maxsize=1024)  # a client that hammers a closed gate hears the same sentence again and again
+def _sentence(scope: str, status: Status, used: float, cap: float, ratio: float) -> str:
     """One sentence on how far a limit is used."""
-    used, cap, ratio = values(purse)
     verb = "Limit reached" if status == "hard_gate" else "Approaching the limit"
-    return f"{verb}: {_amount(purse, used)} of {_amount(purse, cap)} used{_where(purse)} ({ratio:.0%})."
+    return f"{verb}: {_amount(scope, used)} of {_amount(scope, cap)} used{_where(scope)} ({ratio:.0%})."
 
 
-def _amount(purse: Purse, value: float) -> str:
-    if purse.scope.startswith(MODEL_LIMIT):
+def _amount(scope: str, value: float) -> str:
+    if scope.startswith(MODEL_LIMIT):
         return f"{value:,.0f} tokens"
     return f"${value:.2f}" if value >= 1 or value == 0 else f"${value:.6f}".rstrip("0")
 
 
-def _where(purse: Purse) -> str:
-    if purse.scope.startswith(MODEL_LIMIT):
-        return f" of {purse.scope[len(MODEL_LIMIT) :]} this billing period"
-    return " " + _WINDOWS[purse.scope]
+def _where(scope: str) -> str:
+    if scope.startswith(MODEL_LIMIT):
+        return f" of {scope[len(MODEL_LIMIT) :]} this billing period"
+    return " " + _WINDOWS[scope]
 
 
 def of_denied(call: Call, wallet: Wallet, denied: Denied) -> Refusal:
     """A limit without room for the call: spent, or held by other calls in flight."""
-    purse = find_purse(call, wallet, denied.scope)
+    scope = denied.scope
+    purse = find_purse(call, wallet, scope)
+    message = None
     if denied.busy:
-        message = f"Busy: other calls in flight hold what is left of the limit{_where(purse)}; try again in a moment."
+        message = f"Busy: other calls in flight hold what is left{_where(scope)}; try again in a moment."
     elif purse.used < purse.hard:
-        left = (purse.hard - purse.used) / (1 if purse.scope.startswith(MODEL_LIMIT) else NUSD_PER_USD)
+        left = (purse.hard - purse.used) / (1 if scope.startswith(MODEL_LIMIT) else NUSD_PER_USD)
         message = (
-            f"Limit reached: this call may need more than the {_amount(purse, left)} left{_where(purse)}."
+            f"Limit reached: this call may need more than the {_amount(scope, left)} left{_where(scope)}."
         )
-    else:
-        message = describe(purse, "hard_gate")
-    used, cap, _ = values(purse)
-    is_model = purse.scope.startswith(MODEL_LIMIT)
+    result = guard_result(purse, "hard_gate", message)
     return Refusal(
-        code="busy" if denied.busy else CODES.get(purse.scope, "model_tokens"),
-        guard_result=guard_result(purse, "hard_gate", message),
+        code="busy" if denied.busy else CODES.get(scope, "model_tokens"),
+        guard_result=result,
         user_id=call.user_id,
         plan=wallet.tariff.plan.name if wallet.tariff else None,
         model=call.model,
-        unit="tokens" if is_model else "usd",
-        limit=cap,
-        used=used,
+        unit="tokens" if scope.startswith(MODEL_LIMIT) else "usd",
+        limit=result.limit_value,
+        used=result.current_value,
         retryable=denied.busy,
-        resets_at=from_us(purse.window.end_us) if purse.window.end_us else None,
+        resets_at=_moment(purse.window.end_us) if purse.window.end_us else None,
     )
 
 
 def of_blocked(call: Call, wallet: Wallet, blocked: Blocked) -> Refusal:
-    """No plan covers the model at all, whatever is left of any limit."""
+    """No plan covers the call at all, whatever is left of any limit."""
     plan = wallet.tariff.plan.name if wallet.tariff else None
-    model = call.model or "unknown"
     if blocked.reason == "no_plan":
-        message = "This user has no plan, and Paygent.init(no_plan='block') refuses calls without one."
-        result = GuardResult(status="hard_gate", gate_reason=TOTAL_SPEND, usage_pct=1.0, message=message)
-        return Refusal("no_plan", result, user_id=call.user_id, plan=plan, model=call.model)
+        return Refusal("no_plan", no_plan(), user_id=call.user_id, plan=plan, model=call.model)
+    model = call.model or "unknown"
     if blocked.reason == "unpriced":
-        message = (
-            f"No price is known for {model!r}, so plan {plan!r} cannot cap it: add it to cost_rates, or set "
-            "default_cost_rate."
-        )
+        code, result = "unpriced", unpriced(model, plan)
     else:
-        message = (
-            f"{model!r} is not part of plan {plan!r}: add it to model_limits or cost_rates, or set "
-            "default_cost_rate."
-        )
-    result = GuardResult(
-        status="hard_gate", gate_reason=MODEL_LIMIT + model, usage_pct=1.0, limit_value=0.0, message=message
-    )
-    return Refusal(
-        "model_not_in_plan", result, user_id=call.user_id, plan=plan, model=call.model, unit="tokens"
-    )
+        code, result = "model_not_in_plan", unlisted(model, plan)
+    return Refusal(code, result, user_id=call.user_id, plan=plan, model=call.model, unit="tokens")
+
+
+def no_plan() -> GuardResult:
+    """The user has no plan, and ``init(no_plan="block")``."""
+    message = "This user has no plan, and Paygent.init(no_plan='block') refuses calls without one."
+    return GuardResult(status="hard_gate", gate_reason=TOTAL_SPEND, usage_pct=1.0, message=message)
+
+
+def unpriced(model: str, plan: str | None) -> GuardResult:
+    """Nobody knows what *model* costs, under a finite spend cap."""
+    message = f"No price is known for {model!r}, so plan {plan!r} cannot cap it: add it to cost_rates, or set"
+    return _not_covered(model, message + " default_cost_rate.")
+
+
+def unlisted(model: str, plan: str | None) -> GuardResult:
+    """A plan that lists models does not list *model*."""
+    message = f"{model!r} is not part of plan {plan!r}: add it to model_limits or cost_rates, or set"
+    return _not_covered(model, message + " default_cost_rate.")
+
+
+def _not_covered(model: str, message: str) -> GuardResult:
+    return GuardResult(status="hard_gate", gate_reason=MODEL_LIMIT + model, usage_pct=1.0, message=message)
 
 
 def find_purse(call: Call, wallet: Wallet, scope: str) -> Purse:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -33,13 +32,14 @@ def wall_us() -> int:
 
 def claim(meter: Meter, call: Call) -> bool:
     """Whether it is ours to settle *call*: once, and only in the process that made it."""
-    if not call.is_open or call.pid != meter.pid:
+    if call.pid != meter.pid:
         return False
-    with call.wallet.lock:
-        if not call.is_open:
-            return False
-        call.state = State.DONE
-        return True
+    try:
+        del call.unsettled  # atomic: of two who settle at once, one finds it gone
+    except AttributeError:
+        return False
+    call.state = State.DONE
+    return True
 
 
 def settle(
@@ -196,8 +196,8 @@ def may_be_billed(error: BaseException | None) -> bool:
     """
     if error is None:
         return False
-    if isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)):
-        return True
+    if not isinstance(error, Exception):
+        return True  # the caller was cancelled, interrupted or torn down: no answer of the provider
     causes: BaseException | None = error
     names: list[str] = []
     while causes is not None and len(names) < 8:

@@ -23,22 +23,26 @@ class Terms:
     model that a plan which lists models names nowhere. ``rates`` of ``None``: nobody knows what it costs.
     """
 
-    __slots__ = ("listed", "model", "rate_source", "rates")
+    __slots__ = ("habits", "listed", "model", "rate_source", "rates")
 
-    def __init__(self, model: str, rates: Rates | None, rate_source: str | None, listed: bool) -> None:
+    def __init__(
+        self, model: str, rates: Rates | None, rate_source: str | None, listed: bool, habits: Habits
+    ) -> None:
         self.model = model
         self.rates = rates
         self.rate_source = rate_source
         self.listed = listed
+        self.habits = habits
 
 
 class Tariff:
     """A compiled plan and the terms of the models met so far."""
 
-    __slots__ = ("_lookup", "_terms", "blocks_all", "plan")
+    __slots__ = ("_habits", "_lookup", "_terms", "blocks_all", "plan")
 
-    def __init__(self, plan: CompiledPlan, lookup: Lookup) -> None:
+    def __init__(self, plan: CompiledPlan, lookup: Lookup, habits: Callable[[str], Habits]) -> None:
         self.plan = plan
+        self._habits = habits
         self.blocks_all = False  # no plan at all, and init(no_plan="block")
         self._lookup = lookup
         self._terms: dict[tuple[str, str | None], Terms] = {}
@@ -56,20 +60,14 @@ class Tariff:
         config = self.plan.config
         rated = names.match(model, config.cost_rates)
         limited = names.match(model, config.model_limits)
-        known = limited or rated or model
         listed = bool(limited or rated or config.default_cost_rate or not self.plan.lists_models)
-        if rated is not None:
-            return Terms(
-                known,
-                rates_from_plan(config.cost_rates[rated], self._lookup(model, provider)),
-                "plan",
-                listed,
-            )
-        if config.default_cost_rate is not None:
-            rates = rates_from_plan(config.default_cost_rate, self._lookup(model, provider))
-            return Terms(known, rates, "plan_default", listed)
-        found = self._lookup(model, provider)
-        return Terms(known, found, "catalogue" if found is not None else None, listed)
+        own_rate = config.cost_rates[rated] if rated is not None else config.default_cost_rate
+        rates = self._lookup(model, provider)
+        source = "catalogue" if rates is not None else None
+        if own_rate is not None:
+            rates = rates_from_plan(own_rate, rates)
+            source = "plan" if rated is not None else "plan_default"
+        return Terms(limited or rated or model, rates, source, listed, self._habits(model))
 
 
 class Habits:

@@ -31,18 +31,9 @@ class Purse:
     """
 
     __slots__ = (
-        "cap",
-        "hard",
-        "held",
-        "lease",
-        "others",
-        "posted",
-        "scope",
-        "sent",
-        "soft",
-        "unsettled",
+        "cap", "hard", "held", "lease", "others", "posted", "scope", "sent", "soft", "unsettled",
         "window",
-    )
+    )  # fmt: skip
 
     def __init__(self, scope: str, window: Window, limit: Limit) -> None:
         self.scope = scope
@@ -108,40 +99,12 @@ class Wallet:
     """
 
     __slots__ = (
-        "account",
-        "announce",
-        "answered_s",
-        "asks",
-        "contended",
-        "deadline_s",
-        "events",
-        "in_flight",
-        "lease_id",
-        "lock",
-        "models",
-        "moved_to",
-        "offset_us",
-        "override",
-        "period",
-        "period_purse",
-        "poll_at_s",
-        "poll_s",
-        "purses",
-        "ready_until_s",
-        "refused",
-        "refused_until_s",
-        "sent_events",
-        "sent_s",
-        "session",
-        "session_purse",
-        "sessions",
-        "sharers",
-        "stale",
-        "state",
-        "tariff",
-        "touched_s",
-        "user_id",
-    )
+        "account", "announce", "answered_s", "asks", "contended", "deadline_s", "events",
+        "in_flight", "lease_id", "lock", "models", "moved_to", "offset_us", "override", "period",
+        "period_purse", "poll_at_s", "poll_s", "purses", "ready_until_s", "refused",
+        "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
+        "sharers", "stale", "state", "tariff", "touched_s", "user_id",
+    )  # fmt: skip
 
     def __init__(self, user_id: str, lease_id: str) -> None:
         self.user_id = user_id
@@ -254,10 +217,13 @@ class Wallet:
             if request.plan is not None:
                 self.moved_to = request.plan
             self.offset_us = reply.now_us - int(boot_s * 1e6)
+            lowered = False
+            told = {reply.period.key, reply.session.window.key if reply.session is not None else None}
             if self.override is not None:
                 for purse in self.purses.values():
                     purse.posted += purse.sent
             else:
+                lowered = tariff is not self.tariff and not request.need
                 self.account = reply.account
                 self.limited_by(tariff)
                 self.windows(reply.period, request.session_id, reply.session)
@@ -266,11 +232,13 @@ class Wallet:
             for bucket, purse in list(self.purses.items()):
                 purse.unsettled -= purse.sent
                 if bucket not in reply.posted and self.override is None:
-                    purse.posted += purse.sent
+                    purse.posted = 0 if bucket[1] in told else purse.posted + purse.sent
                 purse.sent = 0
                 purse.others = reply.others.get(bucket, 0)
                 if purse.finite:
                     purse.lease += reply.lease.get(bucket, 0) - request.keep.get(bucket, 0)
+                    if lowered:  # what was kept was worked out under the old plan
+                        purse.lease = within(purse.lease, purse.held, purse.hard - purse.used - purse.others)
                 if self._is_over(purse):
                     del self.purses[bucket]
             self.deadline_s = self.sent_s + GRANT_TTL_S

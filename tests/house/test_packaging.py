@@ -88,7 +88,9 @@ def core(wheel, tmp_path_factory):
     """The site-packages of an environment that holds the wheel without any extra."""
     interpreter = empty_environment(tmp_path_factory.mktemp("core"))
     install(interpreter, wheel)
-    return Path(run(interpreter, "-I", "-c", "import paygent; print(paygent.__path__[0])").strip()).parent
+    return Path(
+        run(interpreter, "-I", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))").strip()
+    )
 
 
 def test_the_wheel_holds_every_file_of_the_packages(wheel):

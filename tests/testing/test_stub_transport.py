@@ -37,7 +37,7 @@ class TestTransport:
 
     @pytest.mark.parametrize("client_type", [openai.OpenAI, openai.AsyncOpenAI])
     async def test_a_fixed_body_has_its_own_response_each_time(self, client_type):
-        """Two answers from one fixed body are two HTTP responses, each with its own request, and with an elapsed time."""
+        """Two answers from one fixed body are two responses, each with its own request."""
         http_client = stub_http_client("openai", client_type is openai.AsyncOpenAI, {"id": "modr-1"})
         client = client_type(api_key="any", http_client=http_client)
         ask = client.moderations.with_raw_response.create

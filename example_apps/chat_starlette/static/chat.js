@@ -4,21 +4,23 @@ const post = (path, body = {}) =>
 const dollars = (amount) => "$" + (amount < 1 ? amount.toFixed(4) : amount.toFixed(2));
 const capital = (name) => name.charAt(0).toUpperCase() + name.slice(1);
 
+const PRO = { label: "Upgrade to Pro", suggested_plan: { name: "pro" } };
 let messages = [];
 let busy = false;
 
 // --- who is there, and what he has used ---
 
 async function start() {
-  const answer = await fetch("/api/me");
-  const signedIn = answer.ok;
-  $("login").hidden = signedIn;
-  $("app").hidden = !signedIn;
-  if (!signedIn) return document.querySelector(".people button").focus();
-  const account = await answer.json();
+  const account = await (await fetch("/api/me")).json();
+  $("login").hidden = account.user !== null;
+  $("app").hidden = account.user === null;
+  if (account.user === null) return document.querySelector(".people button").focus();
   showChoices(account.choices);
   show(account);
   $("text").focus();
+  if (account.plan === "free" && new URLSearchParams(location.search).has("upgrade-from")) {
+    offer({ title: "More room to chat", detail: "Pro has a hundred times the credit.", upgrade: PRO });
+  }
 }
 
 function show(account) {
@@ -131,12 +133,15 @@ async function* eventsOf(body) {
 }
 
 async function refuse(problem) {
+  show(await (await fetch("/api/me")).json());
+  offer(problem);
+}
+
+function offer(problem) {
   $("blocked-title").textContent = problem.title ?? "This did not work";
   $("blocked-detail").textContent = problem.detail ?? "";
   $("upgrade").textContent = problem.upgrade?.label ?? "";
   $("upgrade").hidden = !problem.upgrade?.suggested_plan;
-  const account = await fetch("/api/me");
-  if (account.ok) show(await account.json());
   $("blocked").hidden = false;
   if (!$("upgrade").hidden) $("upgrade").focus();
 }

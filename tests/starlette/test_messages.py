@@ -1,0 +1,112 @@
+"""The middleware by its ASGI messages, where no server sends the ones that matter."""
+
+import pytest
+
+from paygent import PaygentLimitExceeded
+from paygent.context import current_payer
+from paygent.core.models import GuardResult
+from paygent_starlette import PaygentMiddleware
+
+SSE = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
+ZIPPED = {**SSE, "headers": [*SSE["headers"], (b"content-encoding", b"gzip")]}
+FIRST = {"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True}
+LAST = {"type": "http.response.body", "body": b""}
+LIMIT = PaygentLimitExceeded(GuardResult(status="hard_gate"))
+
+
+async def sent_by(*messages, error=None, scope=None, **options):
+    """What comes out of the middleware when its app sends *messages* and then raises *error*."""
+    sent = []
+
+    async def app(scope, receive, send):
+        for message in messages:
+            await send(message)
+        if error is not None:
+            raise error
+
+    async def send(message):
+        sent.append(message)
+
+    full = {"type": "http", "method": "GET", "headers": [], **(scope or {})}
+    await PaygentMiddleware(app, **options)(full, None, send)
+    return sent
+
+
+async def test_the_start_of_a_stream_is_sent_with_its_first_chunk(pg):
+    """Messages arrive in their order and once, the held start included."""
+    assert await sent_by(SSE, FIRST, LAST) == [SSE, FIRST, LAST]
+
+
+@pytest.mark.parametrize("kind", ["http.response.pathsend", "http.response.zerocopysend"])
+async def test_bodies_sent_by_the_server_follow_their_start(kind, pg):
+    """A file that the server sends is a body too: its start goes first, a later limit adds nothing."""
+    body = {"type": kind, "path": "/etc/hostname"}
+    assert await sent_by(SSE, body, error=LIMIT) == [SSE, body]
+
+
+async def test_a_start_without_a_body_is_not_lost(pg):
+    """An app that returns after the start alone has its start sent, as it would be without us."""
+    assert await sent_by(SSE) == [SSE]
+
+
+async def test_a_held_start_gives_way_to_the_refusal(pg):
+    """A limit before the first chunk replaces the 200."""
+    start, body = await sent_by(SSE, error=LIMIT)
+    assert start["status"] == 429
+    assert body["body"].startswith(b"{")
+
+
+async def test_a_compressed_stream_is_cut(pg):
+    """No plain text can be added to a compressed event stream: the error goes on to the server."""
+    with pytest.raises(PaygentLimitExceeded):
+        await sent_by(ZIPPED, FIRST, error=LIMIT)
+
+
+async def test_the_status_can_be_402(pg):
+    """``status_code=402`` is the status of a spent plan."""
+    start, _ = await sent_by(error=LIMIT, status_code=402)
+    assert start["status"] == 402
+
+
+@pytest.mark.parametrize("error", [None, LIMIT, ValueError("a bug")])
+async def test_the_context_ends_with_the_request(error, pg):
+    """However a request ends, the context around it is the one from before."""
+    before = current_payer()
+    try:
+        await sent_by(SSE, FIRST, error=error)
+    except ValueError:
+        assert error is not LIMIT
+    assert current_payer() is before
+
+
+async def test_lifespan_passes_untouched(pg):
+    """Lifespan and unknown scopes reach the app with the server's own ``receive`` and ``send``."""
+    seen = []
+
+    async def app(scope, receive, send):
+        seen.append((scope, receive, send))
+
+    scope = {"type": "lifespan"}
+    await PaygentMiddleware(app)(scope, "receive", "send")
+    assert seen == [({"type": "lifespan"}, "receive", "send")]
+
+
+async def test_a_close_before_accept_where_the_server_cannot_answer(pg):
+    """Without the extension for denials the handshake is refused by a close, its code as the reason."""
+    (message,) = await sent_by(error=LIMIT, scope={"type": "websocket"})
+    assert message == {"type": "websocket.close", "code": 1008, "reason": "period_spend"}
+
+
+async def test_without_init_it_says_so_once(caplog):
+    """A middleware without ``Paygent.init()`` warns with the first request and works all the same."""
+
+    async def app(scope, receive, send):
+        await send(LAST)
+
+    async def send(message):
+        return None
+
+    middleware = PaygentMiddleware(app)
+    for _ in range(2):
+        await middleware({"type": "http", "method": "GET", "headers": []}, None, send)
+    assert caplog.text.count("without Paygent.init()") == 1

@@ -171,10 +171,10 @@ class Metering:
             ("idempotency_key", idempotency_key),
         ):
             accounts.checked_label(name, text)
-        payer = _recorded_for(checked_user_id(user_id), checked_metadata(metadata))
+        given, noted = checked_user_id(user_id), checked_metadata(metadata)
         with Sheltered(self._meter, "recording an event"):
-            who = None if payer is None or self._meter.closed else self._meter.payer(payer)
-            if who is None:
+            who = _recorded_for(given, noted)
+            if who is None or self._meter.closed:
                 return None
             event = self._recorder.record(
                 who,
@@ -201,12 +201,14 @@ def _close(call: Any) -> None:
 
 
 def _recorded_for(user_id: str | None, metadata: Any) -> Payer | None:
-    """Who pays for a manual event: the user given, else the context's, who may not be resolved yet."""
+    """Who pays for a manual event: the user given, else the context's, who may only be resolved now."""
     if user_id is not None:
         return Payer(user_id, None, None, metadata)
     context = current_payer()
-    if context is None or context.exempt or (context.user_id is None and context.resolve is None):
+    if context is None or context.exempt:
         return None
-    return Payer(
-        context.user_id, context.session_id, None, metadata or context.metadata, resolve=context.resolve
-    )
+    if context.user_id is None and context.resolve is not None:
+        context.user_id = checked_user_id(context.resolve())
+    if context.user_id is None:
+        return None
+    return Payer(context.user_id, context.session_id, None, metadata or context.metadata)

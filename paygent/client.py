@@ -258,6 +258,7 @@ _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
+    Paygent._lock = threading.Lock()  # noqa: SLF001  # the parent's may be held by a thread that is not here
     for meter in tuple(_meters):
         meter.after_fork()
 

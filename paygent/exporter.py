@@ -268,6 +268,10 @@ class Exporter:
         return request
 
     def _send(self, chunk: list[tuple[Any, LeaseRequest]]) -> list[Any]:
+        if self._away:
+            for member, _ in chunk:
+                member.failed()
+            return []
         try:
             self._delivery.account_for_the_past()
             replies = self.ledger.lease([self._delivery.shortened(request) for _, request in chunk])

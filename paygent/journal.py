@@ -73,7 +73,8 @@ class _Segment:
         try:
             os.posix_fallocate(self.fd, 0, size)
         except OSError:
-            os.ftruncate(self.fd, self.length)
+            if self.map is None:  # what is mapped must stay as long as it is
+                os.ftruncate(self.fd, self.length)
             raise
         self.map = mmap.mmap(self.fd, size)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -201,8 +200,8 @@ class Recorder:
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
-        self._lock = threading.Lock()
-        self._by_id: dict[str, Event | None] = {}
+        # Without a lock: a fork must not inherit one that is held. ``setdefault`` is one step.
+        self._by_id: dict[str, Event | None | object] = {}
 
     def record(
         self,
@@ -217,19 +216,19 @@ class Recorder:
         """Post usage without a gate; a known *key* returns the event that it stands for."""
         assert payer.user_id is not None
         event_id = None if key is None else id_for_key(payer.user_id, key)
-        if event_id is not None:
-            with self._lock:
-                if event_id in self._by_id:
-                    return self._by_id[event_id]
-                if len(self._by_id) >= KEYS_MAX:
-                    self._by_id.clear()
-                self._by_id[event_id] = None  # being recorded
-        event = self._post(payer, cost, model, usage, description, event_id)
-        if event_id is not None:
-            with self._lock:
-                self._by_id[event_id] = event
-                if event is None:
-                    del self._by_id[event_id]
+        if event_id is None:
+            return self._post(payer, cost, model, usage, description, None)
+        if len(self._by_id) >= KEYS_MAX:
+            self._by_id.clear()
+        mine = object()  # stands for the event while it is being recorded
+        known = self._by_id.setdefault(event_id, mine)
+        if known is not mine:
+            return known if isinstance(known, Event) else None
+        try:
+            event = self._by_id[event_id] = self._post(payer, cost, model, usage, description, event_id)
+        finally:
+            if self._by_id.get(event_id) in (mine, None):
+                self._by_id.pop(event_id, None)
         return event
 
     def _post(

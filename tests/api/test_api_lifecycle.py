@@ -99,7 +99,7 @@ def test_shutting_down_an_older_handle_leaves_the_newer_instance(pg):
 
 
 def test_auto_instrument_can_be_left_out():
-    """Without it nothing is patched until ``instrument`` is called, and ``uninstrument`` takes it off again."""
+    """Without it nothing is patched until ``instrument``; ``uninstrument`` takes the patches off."""
     pg = Paygent.init(ledger="memory://", auto_instrument=False)
     assert not pg.is_instrumented
     keys = pg.instrument()

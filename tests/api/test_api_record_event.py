@@ -8,6 +8,7 @@ import pytest
 from api_world import answer, events, gate_events, plan
 
 from paygent import ModelLimitConfig, Paygent, PaygentLimitExceeded, paygent_context, paygent_exempt
+from paygent.context import Payer, as_payer
 
 
 def test_a_cost_is_recorded_as_it_is(pg):
@@ -64,6 +65,25 @@ def test_without_any_user_nothing_is_recorded(pg):
     with paygent_context("ann"), paygent_exempt():
         assert pg.record_event(cost=1.0) is None
     assert events(pg) == []
+
+
+def test_a_user_who_is_resolved_late_is_found(pg):
+    """A context that finds its user on demand is asked, and may find nobody."""
+    with as_payer(Payer(None, resolve=lambda: "ann")):
+        assert pg.record_event(cost=1.0).user_id == "ann"
+    with as_payer(Payer(None, resolve=lambda: None)):
+        assert pg.record_event(cost=1.0) is None
+
+
+def test_within_a_bracket_it_counts_beside_the_call(pg):
+    """What a wrapped call records by hand is counted too."""
+
+    def call():
+        pg.record_event(cost=1.0)
+        return answer(0, 0)
+
+    pg.wrap(call, user_id="ann", model="gpt-4o")
+    assert pg.get_usage("ann").period_cost == 1.0
 
 
 def test_it_never_gates(pg):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import inspect
 
@@ -228,3 +229,34 @@ def test_a_block_left_in_another_context_raises_nothing():
     contextvars.copy_context().run(block.__enter__)
     assert block.__exit__(None, None, None) is not True
     assert who() is None
+
+
+async def test_a_context_is_inherited_by_tasks_and_threads():
+    """Tasks and ``asyncio.to_thread`` made within the block belong to its user."""
+
+    async def in_task():
+        return who()
+
+    with paygent_context("ann"):
+        assert await asyncio.create_task(in_task()) == "ann"
+        assert await asyncio.to_thread(who) == "ann"
+    assert who() is None
+
+
+async def test_tasks_do_not_see_each_others_users():
+    """Two requests on one loop stay apart, whatever their order."""
+
+    async def request(user_id):
+        with paygent_context(user_id):
+            await asyncio.sleep(0)
+            return who()
+
+    assert await asyncio.gather(*map(request, "abc")) == ["a", "b", "c"]
+
+
+def test_contexts_nest():
+    """The innermost block names the user, and the outer one is back after it."""
+    with paygent_context("outer"):
+        with paygent_context("inner"):
+            assert who() == "inner"
+        assert who() == "outer"

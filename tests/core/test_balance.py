@@ -207,7 +207,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 class TestFleet(Fleet.TestCase):
-    def runTest(self):
+    def runTest(self):  # noqa: N802  # unittest's name for the one test of a machine
         """Whatever processes do, the limit holds but for one call and for what was under-estimated."""
         super().runTest()
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from paygent.core.events import Event, decode, encode, posts, to_model
 
 TEXT = st.text(max_size=20)
+PLAIN = st.from_regex(r"[a-z0-9:-]{0,20}", fullmatch=True)  # ids and periods are of our own making
 MAYBE = st.none() | TEXT
 COUNT = st.integers(0, 2**62)
 JSON = st.recursive(
@@ -17,8 +18,9 @@ JSON = st.recursive(
 )
 EVENTS = st.builds(
     Event,
-    TEXT, TEXT, COUNT, TEXT, TEXT, MAYBE, MAYBE, MAYBE, MAYBE, MAYBE, MAYBE, COUNT, COUNT, COUNT, COUNT, COUNT,
-    COUNT, COUNT, st.lists(TEXT, max_size=3).map(tuple), st.none() | st.dictionaries(TEXT, JSON, max_size=3),
+    PLAIN, TEXT, COUNT, PLAIN, TEXT, MAYBE, MAYBE, MAYBE, MAYBE, MAYBE, MAYBE, COUNT, COUNT, COUNT, COUNT,
+    COUNT, COUNT, COUNT,
+    st.lists(TEXT, max_size=3).map(tuple), st.none() | st.dictionaries(TEXT, JSON, max_size=3),
     st.sampled_from(["auto", "manual"]), st.integers(0, 1), st.integers(0, 1), MAYBE, MAYBE,
 )  # fmt: skip
 EVENT = Event(
@@ -50,7 +52,7 @@ def test_metadata_that_is_not_json_loses_no_event(value):
     )
 
 
-@pytest.mark.parametrize("line", ["", "{}", "[]", "[1,2]", "null", "nonsense", json.dumps(list(EVENT) + [1])])
+@pytest.mark.parametrize("line", ["", "{}", "[]", "[1,2]", "null", "nonsense", json.dumps([*list(EVENT), 1])])
 def test_what_is_no_event_is_refused(line):
     """A line that is not such a row is a ValueError."""
     with pytest.raises(ValueError):

@@ -9,7 +9,9 @@ from email import message_from_bytes
 from pathlib import Path
 
 import pytest
-from project import PACKAGES, ROOT, package_files
+from project import PACKAGES, ROOT, files, package_files
+
+CHAT_APP = ROOT / "example_apps/chat_starlette"
 
 pytestmark = pytest.mark.slow_env
 
@@ -97,7 +99,9 @@ def test_the_wheel_holds_every_file_of_the_packages(wheel):
     """Templates, static files, migrations and ``py.typed`` are in the wheel, and nothing but the packages."""
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    assert packed == {path.relative_to(ROOT).as_posix() for path in package_files()}
+    app_files = [path.relative_to(CHAT_APP).as_posix() for path in files() if path.is_relative_to(CHAT_APP)]
+    app = {f"paygent/cli/_chat_starlette/{name}" for name in app_files}
+    assert packed == {path.relative_to(ROOT).as_posix() for path in package_files()} | app
     assert {f"{package}/py.typed" for package in PACKAGES} <= packed
 
 

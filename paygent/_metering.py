@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 from paygent._shelter import Sheltered
 from paygent.context import (
     Payer,
-    as_payer,
     checked_metadata,
     checked_session_id,
     checked_user_id,
     current_payer,
     paygent_track,
+    reset_payer,
+    set_payer,
 )
 from paygent.core.events import to_model
 from paygent.core.models import UsageEvent
@@ -64,8 +65,11 @@ class Metering:
         if bracket is None:
             return call()
         with bracket:
-            with as_payer(_inside(payer)):
+            token = set_payer(payer)
+            try:
                 result = call()
+            finally:
+                reset_payer(token)
             with Sheltered(self._meter, "reading a result"):
                 self._registry.receive(bracket, result, provider)
         return result
@@ -89,8 +93,11 @@ class Metering:
             if bracket is None:
                 return await call
             async with bracket:
-                with as_payer(_inside(payer)):
+                token = set_payer(payer)
+                try:
                     result = await call
+                finally:
+                    reset_payer(token)
                 with Sheltered(self._meter, "reading a result"):
                     self._registry.receive(bracket, result, provider)
         except BaseException:
@@ -122,7 +129,9 @@ class Metering:
                 return None
             # The gate counts in bytes: as many as this model's habits turn into the tokens given.
             input_bytes = math.ceil((given - 1) / meter.habits(model).tokens_per_byte) if given else 0
-            return meter.call(who, provider, "wrap", model, input_bytes, most)
+            bracket = meter.call(who, provider, "wrap", model, input_bytes, most)
+            payer.metered = True  # what happens inside is counted by this bracket
+            return bracket
         return None
 
     def track(
@@ -186,11 +195,6 @@ class Metering:
             )
             return None if event is None else to_model(event)
         return None
-
-
-def _inside(payer: Payer) -> Payer:
-    """Who pays for what a bracket encloses: nobody any more, it is counted."""
-    return Payer(payer.user_id, payer.session_id, None, payer.metadata, metered=True)
 
 
 def _close(call: Any) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import inspect
 import numbers
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import Any, TypeVar
 
 USER_ID_LENGTH_MAX = 512
@@ -128,27 +127,34 @@ def paygent_context(
         TypeError: One of them is neither text nor a number, or *metadata* is no dict.
     """
     user, session = checked_user_id(user_id), checked_session_id(session_id)
-    with _entered(Payer(user, session, plan, checked_metadata(metadata))):
+    token = _payer.set(Payer(user, session, plan, checked_metadata(metadata)))
+    try:
         yield
+    finally:
+        _leave(token)
 
 
 @contextmanager
 def paygent_exempt() -> Iterator[None]:
     """Let every LLM call within the block pass unmetered and ungated: system work, a customer's own key."""
-    with _entered(Payer(None, exempt=True)):
-        yield
-
-
-@contextmanager
-def _entered(payer: Payer) -> Iterator[None]:
-    token = _payer.set(payer)
+    token = _payer.set(Payer(None, exempt=True))
     try:
         yield
     finally:
-        # A block within an async generator may be left in another context than it was entered in (closed by
-        # the garbage collector, or by another task): there is nothing to restore there.
-        with contextlib.suppress(ValueError):
-            _payer.reset(token)
+        _leave(token)
+
+
+def _leave(token: Token[Payer | None]) -> None:
+    """
+    End a block.
+
+    A block within an async generator may be left in another context than it was entered in (closed by the
+    garbage collector, or by another task): there is nothing to restore there.
+    """
+    try:
+        _payer.reset(token)
+    except ValueError:
+        return
 
 
 def paygent_track(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
+from functools import cache
 from itertools import chain
 from typing import Any
 
@@ -42,7 +42,7 @@ def _event_row(event: Event) -> tuple[Any, ...]:
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _insert(rows: int) -> str:
     return f"INSERT INTO events ({EVENT_COLUMNS}) VALUES {', '.join([f'({_EVENT_MARKS})'] * rows)}"  # noqa: S608  # constants
 

@@ -201,7 +201,7 @@ class Recorder:
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
         # Without a lock: a fork must not inherit one that is held. ``setdefault`` is one step.
-        self._by_id: dict[str, Event | None | object] = {}
+        self._by_id: dict[str, Event | object | None] = {}
 
     def record(
         self,

@@ -25,7 +25,7 @@ def plan(calls, **config):
 
 def call(pg, user="ada", **changes):
     """One metered call of a cent, whose estimate is exact."""
-    given = {"user_id": user, "model": "m", "provider": "openai", "estimated_input_tokens": 9, **changes}
+    given = {"user_id": user, "model": "m", "provider": "openai", "estimated_input_tokens": 10, **changes}
     return pg.wrap(lambda: ANSWER, estimated_max_tokens=0, **given)
 
 

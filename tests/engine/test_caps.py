@@ -70,7 +70,7 @@ async def test_tasks_share_one_cap(init, exact):
                     user_id="ada",
                     model="m",
                     provider="openai",
-                    estimated_input_tokens=9,
+                    estimated_input_tokens=10,
                     estimated_max_tokens=0,
                 )
                 made += 1
@@ -137,7 +137,7 @@ def test_users_do_not_wait_for_each_other(init):
         leave.wait(30)
         return ANSWER
 
-    options = {"model": "m", "provider": "openai", "estimated_input_tokens": 9, "estimated_max_tokens": 0}
+    options = {"model": "m", "provider": "openai", "estimated_input_tokens": 10, "estimated_max_tokens": 0}
     thread = threading.Thread(target=lambda: pg.wrap(slow, user_id="ada", **options))
     thread.start()
     assert inside.wait(30)
@@ -159,7 +159,7 @@ def test_a_busy_call_waits_and_goes_on(init):
         leave.wait(30)
         return {**ANSWER, "usage": {"prompt_tokens": 10, "completion_tokens": 0}}
 
-    dear = {"model": "m", "provider": "openai", "estimated_input_tokens": 19, "estimated_max_tokens": 0}
+    dear = {"model": "m", "provider": "openai", "estimated_input_tokens": 20, "estimated_max_tokens": 0}
     thread = threading.Thread(target=lambda: pg.wrap(cheap, user_id="ada", **dear))
     thread.start()
     assert inside.wait(30)
@@ -190,7 +190,7 @@ def test_a_busy_call_is_refused_in_the_end(init):
         user_id="ada",
         model="m",
         provider="openai",
-        estimated_input_tokens=9,
+        estimated_input_tokens=10,
         estimated_max_tokens=0,
     )
     assert [type(refusal) for refusal in refusals] == [PaygentLimitExceeded]

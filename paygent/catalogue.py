@@ -24,7 +24,14 @@ from paygent.catalogue_extra import (
     CLAUDE_FAST,
     CLAUDE_FAST_AT_FIRST,
     CLAUDE_FIRST_FAST_MODELS,
+    CLAUDE_REGION,
+    CLAUDE_REGION_FACTOR,
     EXTRA,
+    GPT_IMAGE_TOKENS,
+    IMAGE_TOOL_CALLERS,
+    IMAGE_TOOL_OUTPUT_AUSD,
+    SEARCH_PREVIEW_AUSD,
+    SEARCH_PREVIEW_MODELS,
     TOKEN_CEILING_AUSD,
 )
 from paygent.core.names import candidates
@@ -38,6 +45,9 @@ from paygent.core.pricing import (
     half_price,
     times,
 )
+from paygent.core.usage import image_variant
+
+__all__ = ("LOOKUPS_MAX", "MODEL_LENGTH_MAX", "image_variant", "lookup")
 
 logger = logging.getLogger("paygent")
 _logged: list[str] = []  # what has been warned of; not empty: be silent
@@ -72,13 +82,15 @@ _PRICE_KEYS = (
     ("cache_write_1h_ausd", 10**6, ("cache_write_1h_mtok",)),
     ("input_audio_ausd", 10**6, ("input_audio_mtok",)),
     ("output_audio_ausd", 10**6, ("output_audio_mtok",)),
+    ("input_image_ausd", 10**6, ("input_image_mtok",)),
+    ("output_image_ausd", 10**6, ("output_image_mtok",)),
     ("web_search_ausd", 10**3, ("web_searches_kcount",)),
     ("call_ausd", 10**3, ("requests_kcount",)),
     ("second_ausd", 3600, ("input_audio_hours", "audio_hours")),
     ("character_ausd", 10**6, ("input_mchars",)),
 )
-# Calls of these models mostly read or make pictures, and a usage block does not always tell the tokens of
-# pictures from those of text: all of them cost the dearer of the two.
+# Calls of other makers' picture models come through the chat API, whose usage block does not tell the tokens
+# of pictures from those of text: all of them cost the dearer of the two.
 _PICTURE_KEYS = (("input_ausd", "input_image_mtok"), ("output_ausd", "output_image_mtok"))
 _VARIANT_CONTEXTS = ("processing", "service_tier", "speed")
 
@@ -108,15 +120,6 @@ def _lookup(model: str, provider: str | None, on: date) -> Rates | None:
         return None
     rates = _completed(_bundled(names, _providers(names, provider), on), _extra(names), names[-1])
     return rates if rates is not None and _is_sane(model, rates) else None
-
-
-def image_variant(quality: str | None, size: str | None) -> str:
-    """
-    Return the name that *quality* and *size* of an image have among the variants of its rates.
-
-    Put it into ``Usage.service_tier``: image APIs without a usage block have no service tiers.
-    """
-    return f"{quality or 'standard'}:{size or '1024x1024'}"
 
 
 def _providers(names: Iterable[str], provider: str | None) -> tuple[str, ...]:
@@ -157,7 +160,7 @@ def _ask(name: str, seller: str, on: date) -> Rates | None:
 
 def _model_rates(model: Any, on: date, *, may_be_free: bool) -> Rates | None:
     noon = datetime(on.year, on.month, on.day, 12, tzinfo=timezone.utc)
-    pictures = "image" in model.id
+    pictures = "image" in model.id and not _tells_pictures(model.id)
     base = _rates(model.get_prices(noon), pictures=pictures)
     if not may_be_free and not any(getattr(base, kind) for kind in (*TOKEN_FIELDS, *UNIT_FIELDS)):
         return None  # nothing but zeros: unknown, whatever the catalogue says
@@ -167,6 +170,11 @@ def _model_rates(model: Any, on: date, *, may_be_free: bool) -> Rates | None:
     }
     changed = ((value, rates) for value, rates in variants.items() if rates != base)
     return replace(base, variants=tuple(changed))
+
+
+def _tells_pictures(name: str) -> bool:
+    """Return whether it is a model of OpenAI's images API, whose usage block tells pictures from text."""
+    return name.startswith(("gpt-image", "chatgpt-image"))
 
 
 def _variant_names(model: Any) -> Iterator[tuple[str, str]]:
@@ -221,6 +229,18 @@ def _completed(bundled: Rates | None, extra: Rates | None, name: str) -> Rates |
     if "claude" in name:
         rates = _throughout(rates, _with_claude_cache)
     rates = _throughout(rates, _with_search)
+    rates = _throughout(rates, lambda rates: _with_openai_tools(rates, name))
+    if _tells_pictures(name):
+        rates = _with_picture(rates)
+    rates = _with_rules(rates, ours, name)
+    if "claude" in name:
+        dearer = _throughout(rates, lambda rates: times(rates, *CLAUDE_REGION_FACTOR))
+        rates = replace(rates, regions=((CLAUDE_REGION, dearer),))
+    return rates
+
+
+def _with_rules(rates: Rates, ours: Rates, name: str) -> Rates:
+    """Add the variants of our own table, and those that follow from the providers' rules."""
     rules = [(BATCH, half_price(rates))]
     if "claude" in name:
         rules.append(("fast", times(rates, _fast_factor(name))))
@@ -243,7 +263,26 @@ def _throughout(rates: Rates, change: Callable[[Rates], Rates]) -> Rates:
 def _filled(rates: Rates, ours: Rates) -> Rates:
     names = (*TOKEN_FIELDS, *UNIT_FIELDS)
     missing: dict[str, Any] = {name: getattr(ours, name) for name in names if getattr(rates, name) is None}
-    return replace(rates, **missing)
+    return replace(rates, **missing, estimated=tuple(name for name in ours.estimated if name in missing))
+
+
+def _with_openai_tools(rates: Rates, name: str) -> Rates:
+    """Price what OpenAI's hosted tools bill apart from the model that calls them."""
+    if name.startswith(SEARCH_PREVIEW_MODELS):
+        rates = replace(rates, web_search_preview_ausd=SEARCH_PREVIEW_AUSD)
+    draws = name.startswith(IMAGE_TOOL_CALLERS) and rates.output_ausd is not None
+    if draws and rates.output_image_ausd is None:
+        estimated = (*rates.estimated, "output_image_ausd")
+        rates = replace(rates, output_image_ausd=IMAGE_TOOL_OUTPUT_AUSD, estimated=estimated)
+    return rates
+
+
+def _with_picture(rates: Rates) -> Rates:
+    """Price an image whose tokens are not known by the most that it usually takes."""
+    per_token = rates.output_ausd if rates.output_image_ausd is None else rates.output_image_ausd
+    if rates.image_ausd is not None or per_token is None:
+        return rates
+    return replace(rates, image_ausd=GPT_IMAGE_TOKENS * per_token, estimated=(*rates.estimated, "image_ausd"))
 
 
 def _with_search(rates: Rates) -> Rates:
@@ -274,7 +313,7 @@ def _is_sane(model: str, rates: Rates) -> bool:
         if rate is not None and not 0 <= rate <= ceiling:
             logger.warning("the catalogue's price of %r is not used: its %s is %s", model, name, rate)
             return False
-    return all(_is_sane(model, other) for _, other in (*rates.tiers, *rates.variants))
+    return all(_is_sane(model, other) for _, other in (*rates.tiers, *rates.variants, *rates.regions))
 
 
 def _log_once(error: Exception) -> None:

@@ -6,9 +6,11 @@ They fill gaps only: where the catalogue knows a rate, the catalogue's applies.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 from paygent.core.pricing import AUSD_PER_USD, Rates, ausd
+from paygent.core.usage import image_variant
 
 
 def _per_million(
@@ -27,8 +29,14 @@ def _per_million(
 
 def _per_image(base: str, **variants: str) -> Rates:
     """Build rates per image; *variants* are named ``quality_size``, as in ``hd_1024x1792``."""
-    named = tuple((name.replace("_", ":"), Rates(image_ausd=ausd(usd))) for name, usd in variants.items())
-    return Rates(image_ausd=ausd(base), variants=named)
+    named = ((image_variant(*name.split("_")), Rates(image_ausd=ausd(usd))) for name, usd in variants.items())
+    return Rates(image_ausd=ausd(base), variants=tuple(named))
+
+
+def _estimated(rates: Rates) -> Rates:
+    """Mark the prices of units in *rates*: the provider bills something else, which we may not get to see."""
+    kinds = ("second_ausd", "character_ausd", "image_ausd")
+    return replace(rates, estimated=tuple(kind for kind in kinds if getattr(rates, kind) is not None))
 
 
 def _per_minute(usd: str) -> Rates:
@@ -50,36 +58,47 @@ EXTRA: dict[str, Rates] = {
     # what the API reference gives as the default: 1024x1024, standard.
     "dall-e-3": _per_image(
         "0.04",
+        auto_1024x1792="0.08",
+        auto_1792x1024="0.08",
         standard_1024x1792="0.08",
         standard_1792x1024="0.08",
+        hd_auto="0.08",
         hd_1024x1024="0.08",
         hd_1024x1792="0.12",
         hd_1792x1024="0.12",
     ),
-    "dall-e-2": _per_image("0.02", standard_512x512="0.018", standard_256x256="0.016"),
-    # OpenAI, "Pricing", image generation, price per image: for answers that carry no usage block.
-    # Unstated quality and size are "auto", which may be the dearest.
-    "gpt-image-1": _per_image(
-        "0.25",
-        low_1024x1024="0.011",
-        low_1024x1536="0.016",
-        low_1536x1024="0.016",
-        medium_1024x1024="0.042",
-        medium_1024x1536="0.063",
-        medium_1536x1024="0.063",
-        high_1024x1024="0.167",
+    "dall-e-2": _per_image(
+        "0.02",
+        auto_512x512="0.018",
+        auto_256x256="0.016",
+        standard_512x512="0.018",
+        standard_256x256="0.016",
+    ),
+    # OpenAI, "Pricing", image generation, price per image: for answers that carry no usage block, since it
+    # is the tokens that are billed. Unstated quality and size are "auto", which may be the dearest.
+    "gpt-image-1": _estimated(
+        _per_image(
+            "0.25",
+            low_1024x1024="0.011",
+            low_1024x1536="0.016",
+            low_1536x1024="0.016",
+            medium_1024x1024="0.042",
+            medium_1024x1536="0.063",
+            medium_1536x1024="0.063",
+            high_1024x1024="0.167",
+        )
     ),
     # OpenAI, "Pricing", transcription and speech generation.
     "whisper-1": _per_minute("0.006"),
     "tts-1": _per_million_characters("15"),
     "tts-1-hd": _per_million_characters("30"),
     # OpenAI, "Pricing", transcription: estimated cost per minute, for answers billed by duration.
-    "gpt-4o-transcribe": _per_minute("0.006"),
-    "gpt-4o-transcribe-diarize": _per_minute("0.006"),
-    "gpt-4o-mini-transcribe": _per_minute("0.003"),
+    "gpt-4o-transcribe": _estimated(_per_minute("0.006")),
+    "gpt-4o-transcribe-diarize": _estimated(_per_minute("0.006")),
+    "gpt-4o-mini-transcribe": _estimated(_per_minute("0.003")),
     # OpenAI, "Pricing", speech generation: 0.015 dollars per minute, estimated; the binary answer carries no
     # usage. One minute of speech is some 750 characters and more; counted as 750.
-    "gpt-4o-mini-tts": _per_million_characters("20"),
+    "gpt-4o-mini-tts": _estimated(_per_million_characters("20")),
     # OpenAI, model pages, audio tokens.
     "gpt-4o-audio-preview": _per_million("2.5", "10", audio_in="40", audio_out="80"),
     "gpt-4o-mini-audio-preview": _per_million("0.15", "0.6", audio_in="10", audio_out="20"),
@@ -106,6 +125,23 @@ EXTRA: dict[str, Rates] = {
 CLAUDE_CACHE_READ = Decimal("0.1")
 CLAUDE_CACHE_WRITE = Decimal("1.25")
 CLAUDE_CACHE_WRITE_1H = Decimal(2)
+
+# Anthropic, "Data residency", pricing: tokens of a call kept to the US cost 1.1 times theirs, cache, batches
+# and fast mode included. Models older than Opus 4.6 refuse the parameter and never report this region.
+CLAUDE_REGION = "us"
+CLAUDE_REGION_FACTOR = (11, 10)
+
+# OpenAI, "Pricing", built-in tools: the preview of web search is dearer with models that do not reason.
+SEARCH_PREVIEW_AUSD = AUSD_PER_USD // 40
+SEARCH_PREVIEW_MODELS = ("gpt-4o", "gpt-4.1", "gpt-4.5")
+
+# OpenAI, "Image generation", cost and latency: the tokens of an image in high quality, 1024x1536. An image
+# whose tokens are not known yet is taken to be one of these.
+GPT_IMAGE_TOKENS = 6240
+# OpenAI, "Pricing", image tokens: the dearest output of the models behind the image tool of the Responses
+# API, whose tokens are reported next to those of the model that calls it, but at prices of their own.
+IMAGE_TOOL_OUTPUT_AUSD = ausd("40", per=10**6)
+IMAGE_TOOL_CALLERS = ("gpt-4", "gpt-5", "gpt-6", "o1", "o3", "o4")
 
 # Anthropic, "Fast mode", pricing: a multiple of every rate of a token, cache included. It was 6 times when
 # the mode was new, and has been 2 times since.

@@ -27,7 +27,7 @@ from itertools import islice
 from pathlib import Path
 
 from paygent.core.events import Event, decode, encode
-from paygent.ledgers.filesystems import network_filesystem
+from paygent.ledgers.filesystems import keeps_reserved_space, network_filesystem
 
 try:
     import fcntl
@@ -48,9 +48,9 @@ class _Segment:
     """
     One file: how long it is, and how many of its events the ledger does not have yet.
 
-    Where the system can reserve disk space ahead, the file is mapped into memory: a line is then copied,
-    which the kernel keeps like one that was written, without a system call in the way of the caller. What
-    is not yet used of the file is zeros.
+    Where the file system keeps space that was reserved, the file is mapped into memory: a line is then
+    copied, and the kernel has it like one that was written, without a system call on the path of every
+    call. What is not yet used of such a file is zeros.
     """
 
     __slots__ = ("fd", "length", "map", "path", "pending", "shed")
@@ -68,14 +68,7 @@ class _Segment:
         Raises:
             OSError: The disk does not have them.
         """
-        if not hasattr(os, "posix_fallocate"):
-            return
-        try:
-            os.posix_fallocate(self.fd, 0, size)
-        except OSError:
-            if self.map is None:  # what is mapped must stay as long as it is
-                os.ftruncate(self.fd, self.length)
-            raise
+        os.posix_fallocate(self.fd, 0, size)
         self.map = mmap.mmap(self.fd, size)
 
     def put(self, line: bytes) -> bool:
@@ -91,8 +84,16 @@ class _Segment:
         self.length = end
         return True
 
+    def wipe(self) -> None:
+        """Start the file anew: everything in it is settled."""
+        if self.map is None:
+            os.ftruncate(self.fd, 0)
+        else:
+            self.map[: self.length] = bytes(self.length)
+        self.length = 0
+
     def close(self) -> None:
-        """Let go of the file, which keeps what was written and nothing else; its lock is free then."""
+        """Let go of the file, which then holds what was written and nothing else; its lock is free."""
         if self.map is not None:
             self.map.close()
             self.map = None
@@ -106,14 +107,6 @@ class _Segment:
             self.map.close()
         with contextlib.suppress(OSError):
             os.close(self.fd)
-
-    def wipe(self) -> None:
-        """Start the file anew: everything in it is settled."""
-        if self.map is None:
-            os.ftruncate(self.fd, 0)
-        else:
-            self.map[: self.length] = bytes(self.length)
-        self.length = 0
 
     @property
     def settled(self) -> bool:
@@ -261,8 +254,9 @@ class Journal:
         path, header = self._folder / (name + SUFFIX), _header(self._lease_id)
         segment = self._current = _Segment(path, _new_file(path, header))
         segment.length = len(header)
-        with contextlib.suppress(OSError):  # nearly full: then line by line, for as long as it goes
-            segment.reserve(_SEGMENT_BYTES)
+        if hasattr(os, "posix_fallocate") and keeps_reserved_space(self._folder):
+            with contextlib.suppress(OSError):  # nearly full: then line by line, for as long as it goes
+                segment.reserve(_SEGMENT_BYTES)
         self._segments.append(segment)
         # Older files stay while they hold something unsettled; longer ones after them keep them few.
         self._limit = max(_SEGMENT_BYTES, sum(older.length for older in self._segments))

@@ -82,9 +82,10 @@ _middles: dict[tuple[str | None, ...], tuple[str, str]] = {}
 def encode(event: Event) -> str:
     """One line of ASCII text without a line break: the JSON array of the fields, in order."""
     (
-        event_id, user_id, timestamp_us, period, session, session_id, provider, operation, model, request_model,
-        response_model, input_tokens, output_tokens, cache_read, cache_write, reasoning, tokens_nusd, tools_nusd,
-        tool_calls, metadata, source, estimated, cost_explicit, rate_source, description,
+        event_id, user_id, timestamp_us, period, session, session_id, provider, operation, model,
+        request_model, response_model, input_tokens, output_tokens, cache_read, cache_write, reasoning,
+        tokens_nusd, tools_nusd, tool_calls, metadata, source, estimated, cost_explicit, rate_source,
+        description,
     ) = event  # fmt: skip
     if tool_calls or metadata is not None or description is not None or session_id is None:
         return _encode(event)
@@ -102,7 +103,7 @@ def encode(event: Event) -> str:
 
 
 def _middle(key: tuple[str | None, ...]) -> tuple[str, str]:
-    """The names of a model's calls as JSON, kept since they are few; users choose some, so they are bounded."""
+    """The names of a model's calls as JSON; users choose some of them, so what is kept is bounded."""
     if len(_middles) >= _MIDDLES_MAX:
         _middles.clear()
     middle = _middles[key] = _encode(key[:5])[1:-1], _encode(key[6])

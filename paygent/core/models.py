@@ -108,10 +108,11 @@ class ModelCostRate(PaygentModel):
 
     Args:
         input, output: Per 1 000 tokens.
-        cache_read, cache_write, cache_write_1h, input_audio, output_audio: Per 1 000 tokens of that kind.
-            Where one is left out, the catalogue's ratio to its ``input`` (``output``) rate applies.
-        per_call, per_second, per_1k_chars: For surfaces whose answer carries no tokens (images, speech,
-            audio billed by duration).
+        cache_read, cache_write, cache_write_1h, input_audio, output_audio, input_image, output_image: Per
+            1 000 tokens of that kind. Where one is left out, the catalogue's ratio to its ``input``
+            (``output``) rate applies.
+        per_call, per_second, per_1k_chars, per_image: For surfaces whose answer carries no tokens (images,
+            speech, audio billed by duration). ``per_image`` applies whatever the quality and size.
     """
 
     input: Price
@@ -121,9 +122,12 @@ class ModelCostRate(PaygentModel):
     cache_write_1h: Price | None = None
     input_audio: Price | None = None
     output_audio: Price | None = None
+    input_image: Price | None = None
+    output_image: Price | None = None
     per_call: Price | None = None
     per_second: Price | None = None
     per_1k_chars: Price | None = None
+    per_image: Price | None = None
 
 
 class ModelLimitConfig(PaygentModel):

@@ -29,6 +29,7 @@ _ORDINARY_TIERS = frozenset((None, "default", "standard", "auto"))
 _NO_LIMIT_TOKENS = 2**62
 _NO_INPUT_PARTS = (0, 0, 0, 0, 0)
 _NO_OTHER_UNITS = (0, 0.0, 0, 0)
+_NOTHING_SPECIAL = (False, 0, 0, 0, None)
 
 # Each kind of token, and the direction whose rate it falls back to.
 _KINDS = (
@@ -39,9 +40,19 @@ _KINDS = (
     ("cache_write_1h_ausd", "input_ausd"),
     ("input_audio_ausd", "input_ausd"),
     ("output_audio_ausd", "output_ausd"),
+    ("input_image_ausd", "input_ausd"),
+    ("output_image_ausd", "output_ausd"),
 )
 TOKEN_FIELDS = tuple(kind for kind, _ in _KINDS)
 UNIT_FIELDS = ("call_ausd", "second_ausd", "character_ausd", "image_ausd")
+
+# The units that a rate which is only estimated may price.
+_ESTIMABLE = {
+    "second_ausd": "seconds",
+    "character_ausd": "characters",
+    "image_ausd": "images",
+    "output_image_ausd": "output_image_tokens",
+}
 
 
 class UnpricedTokensError(ValueError):
@@ -68,7 +79,9 @@ class Rates:
 
     ``None`` is *unknown*, 0 is *free*. ``tiers`` are the rates of the whole call where its input is above so
     many tokens, in ascending order. ``variants`` are the rates of a service tier as the provider names it
-    (``"flex"``, ``"priority"``), of ``"batch"``, or of a kind of image (see ``catalogue.image_variant``).
+    (``"flex"``, ``"priority"``), of ``"batch"``, or of a kind of image (see ``usage.image_variant``).
+    ``regions`` are the rates of a call kept to a region, with variants of their own. ``estimated`` names the
+    rates that no price list gives: the provider bills another unit, and the rate is our estimate.
     """
 
     input_ausd: int | None = None
@@ -78,13 +91,18 @@ class Rates:
     cache_write_1h_ausd: int | None = None
     input_audio_ausd: int | None = None
     output_audio_ausd: int | None = None
+    input_image_ausd: int | None = None
+    output_image_ausd: int | None = None
     web_search_ausd: int | None = None
+    web_search_preview_ausd: int | None = None
     call_ausd: int | None = None
     second_ausd: int | None = None
     character_ausd: int | None = None
     image_ausd: int | None = None
     tiers: tuple[tuple[int, Rates], ...] = ()
     variants: tuple[tuple[str, Rates], ...] = ()
+    regions: tuple[tuple[str, Rates], ...] = ()
+    estimated: tuple[str, ...] = ()
     # Up to this many input tokens a plain call is input x rate + output x rate; -1: never.
     plain_to_tokens: int = field(init=False, repr=False, compare=False, default=-1)
 
@@ -95,15 +113,23 @@ class Rates:
             object.__setattr__(self, "plain_to_tokens", plain_to)
 
     def in_force(self, usage: Usage) -> Rates:
-        """Return the rates that apply to *usage*: those of its batch or service tier, then of its length."""
+        """Return the rates that apply to *usage*: of its region, its batch or service tier, its length."""
+        chosen = self if usage.inference_geo is None else _named(self.regions, usage.inference_geo, self)
         wanted = BATCH if usage.batch else usage.service_tier
-        chosen = self
         if wanted is not None:
-            chosen = next((rates for name, rates in self.variants if name == wanted), self)
+            chosen = _named(chosen.variants, wanted, chosen)
         for above_tokens, rates in chosen.tiers:
             if usage.input_tokens > above_tokens:
                 chosen = rates
         return chosen
+
+    def are_estimated_for(self, usage: Usage) -> bool:
+        """Return whether *usage* has a unit whose rate is only an estimate."""
+        return any(getattr(usage, _ESTIMABLE[rate]) > 0 for rate in self.estimated)
+
+
+def _named(among: Iterable[tuple[str, Rates]], wanted: str, otherwise: Rates) -> Rates:
+    return next((rates for name, rates in among if name == wanted), otherwise)
 
 
 def cost_nusd(usage: Usage, rates: Rates) -> int:
@@ -111,8 +137,8 @@ def cost_nusd(usage: Usage, rates: Rates) -> int:
     Price one call, rounded up once to whole nano-dollars.
 
     Args:
-        usage: Units of one call, none of them negative. ``input_tokens`` includes cached and audio tokens,
-            ``output_tokens`` includes reasoning, which costs what output costs.
+        usage: Units of one call, none of them negative. ``input_tokens`` includes cached, audio and image
+            tokens, ``output_tokens`` includes reasoning, which costs what output costs.
         rates: Prices of the model. A kind of token without a rate costs the rate of its direction.
 
     Returns:
@@ -123,13 +149,14 @@ def cost_nusd(usage: Usage, rates: Rates) -> int:
     """
     input_tokens = usage[0]
     # By position, because this line is on the path of every call: a slice costs less than one field access
-    # for each part. 2..6 are parts of input and output, 7 is reasoning, 8..11 are units other than tokens.
+    # for each part. 2..6 are parts of input and output, 7 is reasoning, 8..11 are units other than tokens,
+    # 13 and on is what few calls have.
     if (
         input_tokens <= rates.plain_to_tokens
         and usage[2:7] == _NO_INPUT_PARTS
         and usage[8:12] == _NO_OTHER_UNITS
         and usage[12] in _ORDINARY_TIERS
-        and not usage[13]
+        and usage[13:] == _NOTHING_SPECIAL
     ):
         return -(-(input_tokens * rates.input_ausd + usage[1] * rates.output_ausd) // AUSD_PER_NUSD)  # type: ignore[operator]  # known where plain_to_tokens is not -1
     return _detailed_nusd(usage, rates.in_force(usage))
@@ -148,27 +175,35 @@ def _input_ausd(usage: Usage, rates: Rates) -> int:
     read, written = usage.cache_read_input_tokens, usage.cache_write_input_tokens
     written_1h, audio = usage.cache_write_1h_input_tokens, usage.input_audio_tokens
     fresh = usage.input_tokens - read - written - audio
+    # Cached tokens may be those of images: what is left is all that can be fresh ones.
+    images = max(0, min(usage.input_image_tokens, fresh))
     plain, write = rates.input_ausd, rates.cache_write_ausd
     return (
-        _charge("input_tokens", fresh, plain)
+        _charge("input_tokens", fresh - images, plain)
         + _charge("cache_read_input_tokens", read, rates.cache_read_ausd, plain)
         + _charge("cache_write_input_tokens", written - written_1h, write, plain)
         + _charge("cache_write_1h_input_tokens", written_1h, rates.cache_write_1h_ausd, write, plain)
         + _charge("input_audio_tokens", audio, rates.input_audio_ausd, plain)
+        + _charge("input_image_tokens", images, rates.input_image_ausd, plain)
     )
 
 
 def _output_ausd(usage: Usage, rates: Rates) -> int:
-    audio = usage.output_audio_tokens
-    return _charge("output_tokens", usage.output_tokens - audio, rates.output_ausd) + _charge(
-        "output_audio_tokens", audio, rates.output_audio_ausd, rates.output_ausd
+    audio, images, plain = usage.output_audio_tokens, usage.output_image_tokens, rates.output_ausd
+    return (
+        _charge("output_tokens", usage.output_tokens - audio - images, plain)
+        + _charge("output_audio_tokens", audio, rates.output_audio_ausd, plain)
+        + _charge("output_image_tokens", images, rates.output_image_ausd, plain)
     )
 
 
 def _units_ausd(usage: Usage, rates: Rates) -> int:
-    total = rates.call_ausd or 0
+    total, search = rates.call_ausd or 0, rates.web_search_ausd
+    preview = usage.web_search_preview_requests
+    preview_ausd = search if rates.web_search_preview_ausd is None else rates.web_search_preview_ausd
     for kind, count, rate in (
-        ("web_search_requests", usage.web_search_requests, rates.web_search_ausd),
+        ("web_search_requests", usage.web_search_requests - preview, search),
+        ("web_search_preview_requests", preview, preview_ausd),
         ("characters", usage.characters, rates.character_ausd),
         ("images", usage.images, rates.image_ausd),
     ):
@@ -211,7 +246,9 @@ def rates_from_plan(rate: ModelCostRate, catalogue: Rates | None) -> Rates:
     if not any(name == BATCH for name, _ in variants):
         variants.append((BATCH, half_price(own)))
     tiers = tuple((above, _like(own, rate, known, other)) for above, other in known.tiers)
-    return replace(own, tiers=tiers, variants=tuple(variants))
+    regions = tuple((name, _like(own, rate, known, other)) for name, other in known.regions)
+    estimated = _still_estimated(rate, known)
+    return replace(own, tiers=tiers, variants=tuple(variants), regions=regions, estimated=estimated)
 
 
 def half_price(rates: Rates) -> Rates:
@@ -230,7 +267,7 @@ def times(rates: Rates, numerator: int, denominator: int = 1) -> Rates:
         for kind in TOKEN_FIELDS
     }
     tiers = tuple((above, times(tier, numerator, denominator)) for above, tier in rates.tiers)
-    return replace(rates, tiers=tiers, variants=(), **tokens)
+    return replace(rates, tiers=tiers, variants=(), regions=(), **tokens)
 
 
 def _plan_tokens(rate: ModelCostRate, known: Rates) -> dict[str, Any]:
@@ -248,15 +285,29 @@ def _plan_tokens(rate: ModelCostRate, known: Rates) -> dict[str, Any]:
 
 
 def _plan_units(rate: ModelCostRate, known: Rates) -> dict[str, Any]:
-    named = (rate.per_call, rate.per_second, rate.per_1k_chars)
+    named = _unit_prices(rate)
     if all(usd is None for usd in named):
         units = {unit: getattr(known, unit) for unit in UNIT_FIELDS}
     else:
         units = {
             unit: None if usd is None else ausd(usd, per)
-            for unit, usd, per in zip(UNIT_FIELDS, named, (1, 1, 1000), strict=False)
+            for unit, usd, per in zip(UNIT_FIELDS, named, (1, 1, 1000, 1), strict=True)
         }
-    return {**units, "web_search_ausd": known.web_search_ausd}
+    searches = ("web_search_ausd", "web_search_preview_ausd")
+    return {**units, **{search: getattr(known, search) for search in searches}}
+
+
+def _unit_prices(rate: ModelCostRate) -> tuple[float | None, ...]:
+    """Return the plan's prices of units, in the order of ``UNIT_FIELDS``."""
+    return rate.per_call, rate.per_second, rate.per_1k_chars, rate.per_image
+
+
+def _still_estimated(rate: ModelCostRate, known: Rates) -> tuple[str, ...]:
+    """Return which of the catalogue's estimates remain: a price in the plan is no estimate."""
+    named = UNIT_FIELDS if any(usd is not None for usd in _unit_prices(rate)) else ()
+    if rate.output_image is not None:
+        named = (*named, "output_image_ausd")
+    return tuple(kind for kind in known.estimated if kind not in named)
 
 
 def _like(own: Rates, rate: ModelCostRate, known: Rates, other: Rates) -> Rates:
@@ -268,7 +319,8 @@ def _like(own: Rates, rate: ModelCostRate, known: Rates, other: Rates) -> Rates:
             pair = getattr(other, direction), getattr(known, direction)
         tokens[kind] = _scaled(getattr(own, kind), *pair)
     tiers = tuple((above, _like(own, rate, known, tier)) for above, tier in other.tiers)
-    return Rates(**tokens, **_plan_units(rate, other), tiers=tiers)
+    variants = tuple((name, _like(own, rate, known, variant)) for name, variant in other.variants)
+    return Rates(**tokens, **_plan_units(rate, other), tiers=tiers, variants=variants)
 
 
 def _scaled(own_ausd: int, numerator: int | None, denominator: int | None) -> int:

@@ -9,16 +9,18 @@ class Usage(NamedTuple):
     """
     Units of one call, in the words of the OpenTelemetry GenAI conventions.
 
-    ``input_tokens`` **includes** cache reads, cache writes and audio; ``output_tokens`` **includes**
-    reasoning and audio. All the other token fields are *parts of* these two and never added to them. OpenAI
-    reports cached tokens inside its prompt tokens, Anthropic outside of its input tokens: the SDK edge adds
-    them up.
+    ``input_tokens`` **includes** cache reads, cache writes, audio and images; ``output_tokens`` **includes**
+    reasoning, audio and images. All the other token fields are *parts of* these two and never added to them.
+    OpenAI reports cached tokens inside its prompt tokens, Anthropic outside of its input tokens: the SDK edge
+    adds them up.
 
     ``cache_write_input_tokens`` counts five-minute and one-hour writes together;
     ``cache_write_1h_input_tokens`` is the part of it with the longer life. ``web_search_requests`` are
-    searches the provider bills apart from tokens. ``seconds``, ``characters`` and ``images`` are the units
+    searches the provider bills apart from tokens; ``web_search_preview_requests`` is the part of them that
+    went through OpenAI's preview of the tool. ``seconds``, ``characters`` and ``images`` are the units
     of surfaces whose answer carries no tokens. ``service_tier`` is the tier *served*, as the provider
-    names it; ``batch`` says that batch rates apply.
+    names it, or the kind of image (:func:`image_variant`); ``batch`` says that batch rates apply.
+    ``inference_geo`` is where the model ran, if the provider was told to keep to a region.
 
     Source: OpenTelemetry GenAI conventions, ``gen_ai.usage.*``.
     """
@@ -37,3 +39,17 @@ class Usage(NamedTuple):
     images: int = 0
     service_tier: str | None = None
     batch: bool = False
+    input_image_tokens: int = 0
+    output_image_tokens: int = 0
+    web_search_preview_requests: int = 0
+    inference_geo: str | None = None
+
+
+def image_variant(quality: str | None, size: str | None) -> str:
+    """
+    Return the name that *quality* and *size* of an image have among the variants of its rates.
+
+    It goes into ``Usage.service_tier``: image APIs without a usage block have no service tiers. What is not
+    stated is ``auto``; what that means is the model's matter.
+    """
+    return f"{quality or 'auto'}:{size or 'auto'}"

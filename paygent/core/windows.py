@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from functools import lru_cache
 from typing import NamedTuple
 
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
@@ -32,7 +33,12 @@ def from_us(moment_us: int) -> datetime:
 def calendar_month(now_us: int) -> Window:
     """The calendar month in UTC that holds *now_us*."""
     now = from_us(now_us)
-    start = now.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    return _month(now.year, now.month)
+
+
+@lru_cache(maxsize=64)
+def _month(year: int, month: int) -> Window:
+    start = datetime(year, month, 1, tzinfo=timezone.utc)
     end = (start + timedelta(days=32)).replace(day=1)
     return _period(to_us(start), to_us(end))
 
@@ -56,7 +62,9 @@ def billing_period(assigned: tuple[int, int] | None, now_us: int) -> Window:
     return _period(start_us + rolled * length_us, end_us + rolled * length_us)
 
 
+@lru_cache(maxsize=1024)
 def _period(start_us: int, end_us: int) -> Window:
+    """One object per period: many users share it, and so its key."""
     return Window(f"p{start_us}", start_us, end_us)
 
 

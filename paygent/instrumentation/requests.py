@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from io import BytesIO
 from typing import Any, NamedTuple
 
-from paygent.core.usage import Usage
+from paygent.core.usage import Usage, image_variant
 from paygent.instrumentation._fields import fields, items, text, utf8_length
 from paygent.instrumentation.operations import Operation
 
@@ -170,7 +170,9 @@ def _ask_of_images(model: str | None, input_bytes: int, body: Mapping[str, Any],
     pictures = len(items(getattr(options, "files", None)))
     wanted = body.get("n")
     made = wanted if type(wanted) is int and wanted > 0 else 1
-    return Ask(model, input_bytes + pictures * PICTURE_BYTES, None, Usage(images=made))
+    variant = image_variant(text(body.get("quality")), text(body.get("size")))
+    units = Usage(images=made, service_tier=variant)
+    return Ask(model, input_bytes + pictures * PICTURE_BYTES, None, units)
 
 
 def _ask_of_speech(model: str | None, input_bytes: int, body: Mapping[str, Any], options: Any) -> Ask:

@@ -7,6 +7,7 @@ response not read yet (``with_streaming_response``). Frameworks get the last thr
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from paygent.core.usage import Usage
@@ -67,6 +68,8 @@ def settle(
         hide: The chunk with usage was asked for by us: the caller does not see it.
     """
     shape = shape_of(result)
+    if units is not None and units.images:
+        operation = _knowing(operation, units)
     if shape == "model":
         answer = fields(result)  # once, for all three readings
         usage = operation.usage(answer)
@@ -81,6 +84,18 @@ def settle(
         _settle_by_units(call, operation, units, None)
     else:
         _settle_unparsed(call, operation, result, units)
+
+
+def _knowing(operation: Operation, units: Usage) -> Operation:
+    """Return *operation* with a reader that knows what was asked for: an answer may only show how many."""
+
+    def usage(answer: Any) -> Usage | None:
+        read = operation.usage(answer)
+        if read is None or not read.images or read.service_tier is not None:
+            return read
+        return read._replace(service_tier=units.service_tier)
+
+    return replace(operation, usage=usage)
 
 
 def _settle_by_units(call: CallPort, operation: Operation, units: Usage | None, model: str | None) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from math import isfinite
 from typing import Any
 
-from paygent.core.usage import Usage
+from paygent.core.usage import Usage, image_variant
 from paygent.instrumentation._fields import count, fields, items, text
 
 UsageReader = Callable[[Any], "Usage | None"]
@@ -21,6 +21,9 @@ ToolsReader = Callable[[Any], "tuple[str, ...]"]
 # Iterations whose tokens Anthropic leaves out of the top-level fields (it documents them as billed apart).
 _UNCOUNTED_ITERATIONS = ("compaction", "advisor_message")
 
+# What Anthropic reports of calls that were kept to no region.
+_ANYWHERE = ("global", "not_available")
+
 
 def openai_usage(obj: Any) -> Usage | None:
     """
@@ -28,35 +31,59 @@ def openai_usage(obj: Any) -> Usage | None:
 
     Shape: ``prompt_tokens``/``completion_tokens`` or ``input_tokens``/``output_tokens``, the details being
     parts of these totals; ``{"type": "duration", "seconds": 1.5}`` for audio billed by time; images without
-    a usage block are counted.
+    a usage block are counted. What the hosted tools of a response report is added.
     """
     answer = fields(obj)
     block = answer.get("usage")
     if block is None:
         return _openai_without_block(answer)
-    output = answer.get("output")
-    usage = _openai_block(fields(block), text(answer.get("service_tier")), _searches(output) if output else 0)
-    drawing = answer.get("svg_usage")
-    return usage if usage is None or drawing is None else _with_drawing(usage, fields(drawing))
+    usage = _openai_block(fields(block), text(answer.get("service_tier")))
+    if usage is None:
+        return None
+    if "output" in answer:
+        return _with_hosted_tools(usage, answer)
+    return _with_pictures(usage, answer) if _is_of_pictures(answer) else usage
 
 
 def _openai_without_block(answer: Mapping[str, Any]) -> Usage | None:
     if "prompt_tokens" in answer or "input_tokens" in answer or answer.get("type") == "duration":
-        return _openai_block(answer, None, 0)
+        return _openai_block(answer, None)
     duration = answer.get("duration")
     if duration is not None and "text" in answer:
         return Usage(seconds=_seconds(duration))
     pictures = items(answer.get("data"))
     if pictures and "created" in answer and _is_picture(fields(pictures[0])):
-        return Usage(images=len(pictures))
+        return Usage(images=len(pictures), service_tier=_kind_of_picture(answer))
     return None
+
+
+def _kind_of_picture(answer: Mapping[str, Any]) -> str | None:
+    """Return what the answer says of the kind of its pictures; of DALL-E's, only the request does."""
+    quality, size = text(answer.get("quality")), text(answer.get("size"))
+    return image_variant(quality, size) if quality and size else None
 
 
 def _is_picture(item: Mapping[str, Any]) -> bool:
     return "b64_json" in item or "url" in item
 
 
-def _openai_block(block: Mapping[str, Any], service_tier: str | None, searches: int) -> Usage | None:
+def _is_of_pictures(answer: Mapping[str, Any]) -> bool:
+    """Return whether *answer* is one of the images API: its answer, or the event that ends its stream."""
+    kind = answer.get("type")
+    if kind is None:
+        return "created" in answer and "data" in answer
+    return isinstance(kind, str) and kind.startswith("image_")
+
+
+def _with_pictures(usage: Usage, answer: Mapping[str, Any]) -> Usage:
+    """Complete the usage of drawing: where no details say otherwise, all the output is pictures."""
+    if not fields(answer.get("usage")).get("output_tokens_details"):
+        usage = usage._replace(output_image_tokens=usage.output_tokens)
+    drawing = answer.get("svg_usage")
+    return usage if drawing is None else _with_drawing(usage, fields(drawing))
+
+
+def _openai_block(block: Mapping[str, Any], service_tier: str | None) -> Usage | None:
     prompt = block.get("prompt_tokens")
     if prompt is not None:
         output, inside, outside = (
@@ -73,7 +100,7 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None, searches: 
     read = block.get(inside) or block.get("input_token_details")
     written = block.get(outside) or block.get("output_token_details")
     if read is None and written is None:
-        return Usage(count(prompt), count(output), web_search_requests=searches, service_tier=service_tier)
+        return Usage(count(prompt), count(output), service_tier=service_tier)
     part, made = fields(read), fields(written)
     return Usage(
         count(prompt),
@@ -84,11 +111,14 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None, searches: 
         count(part.get("audio_tokens")),
         count(made.get("audio_tokens")),
         count(made.get("reasoning_tokens")),
-        searches,
+        0,
         0.0,
         0,
         0,
         service_tier,
+        False,
+        count(part.get("image_tokens")),
+        count(made.get("image_tokens")),
     )
 
 
@@ -114,6 +144,38 @@ def _with_drawing(usage: Usage, drawing: Mapping[str, Any]) -> Usage:
         input_tokens=usage.input_tokens + count(drawing.get("input_tokens")),
         output_tokens=usage.output_tokens + count(drawing.get("output_tokens")),
         reasoning_output_tokens=usage.reasoning_output_tokens + count(drawing.get("reasoning_tokens")),
+    )
+
+
+def _with_hosted_tools(usage: Usage, answer: Mapping[str, Any]) -> Usage:
+    """Add what the tools of a response report next to its model: searches, and the tokens of pictures."""
+    report = answer.get("tool_usage")
+    tools = None if report is None else fields(report)
+    billed = None if tools is None else fields(tools.get("web_search")).get("num_requests")
+    searches = _searches(answer["output"]) if billed is None else count(billed)
+    if searches:
+        preview = searches if _searches_by_preview(answer.get("tools")) else 0
+        usage = usage._replace(web_search_requests=searches, web_search_preview_requests=preview)
+    return usage if tools is None else _with_drawn(usage, fields(tools.get("image_gen")))
+
+
+def _searches_by_preview(tools: Any) -> bool:
+    """Return whether a response, which repeats its *tools*, had OpenAI's preview of web search among them."""
+    kinds = (text(fields(tool).get("type")) or "" for tool in items(tools))
+    return any(kind.startswith("web_search_preview") for kind in kinds)
+
+
+def _with_drawn(usage: Usage, drawn: Mapping[str, Any]) -> Usage:
+    """Add the tokens of the image tool: its output is pictures, its input costs what the model's own does."""
+    made, given = count(drawn.get("output_tokens")), count(drawn.get("input_tokens"))
+    if made <= 0 and given <= 0:
+        return usage
+    pictures = fields(drawn.get("input_tokens_details")).get("image_tokens")
+    return usage._replace(
+        input_tokens=usage.input_tokens + given,
+        output_tokens=usage.output_tokens + made,
+        input_image_tokens=usage.input_image_tokens + count(pictures),
+        output_image_tokens=usage.output_image_tokens + made,
     )
 
 
@@ -148,6 +210,7 @@ def _anthropic_block(block: Mapping[str, Any]) -> Usage | None:
     read = count(block.get("cache_read_input_tokens"))
     written, written_1h = _cache_writes(block)
     tier = "fast" if block.get("speed") == "fast" else text(block.get("service_tier"))
+    geo = text(block.get("inference_geo"))
     usage = Usage(
         count(fresh) + read + written,
         count(output),
@@ -158,6 +221,7 @@ def _anthropic_block(block: Mapping[str, Any]) -> Usage | None:
         web_search_requests=_web_searches(block.get("server_tool_use")),
         service_tier=tier,
         batch=tier == "batch",
+        inference_geo=None if geo in _ANYWHERE else geo,
     )
     steps = block.get("iterations")
     return usage if steps is None else _with_iterations(usage, steps)

@@ -349,7 +349,12 @@ class Call:
         """The caller's metadata as JSON can hold it: what it cannot is kept as text."""
         if not self.metadata:
             return None
-        loaded: dict[str, Any] = json.loads(json.dumps(self.metadata, default=str, skipkeys=True))
+        try:
+            text = json.dumps(self.metadata, default=str, skipkeys=True)
+            loaded: dict[str, Any] = json.loads(text, parse_constant=str)
+        except Exception:  # noqa: BLE001  # objects of the caller's: whatever they raise, the event stays
+            self.meter.own_fault("reading metadata")
+            return {"paygent": "the metadata could not be kept"}
         return loaded
 
     def release(self) -> None:
@@ -359,6 +364,7 @@ class Call:
         session.close(self.need_nusd, 0)
         if tokens is not None:
             tokens.close(self.need_tokens, 0)
+        self.need_nusd = self.need_tokens = 0
 
     def post(self, cost_nusd: int, tokens: int) -> Purse | None:
         """Void the holds and post the true amounts; returns a purse that this carries over its soft mark."""
@@ -374,4 +380,5 @@ class Call:
             if tokens_purse.used - tokens < tokens_purse.soft <= tokens_purse.used:
                 crossed = tokens_purse
             cost_purse.unsettled += cost_nusd
+        self.need_nusd = self.need_tokens = 0
         return crossed

@@ -49,6 +49,12 @@ class Desk:
 
     def answered(self, wallet: Wallet, request: LeaseRequest, reply: LeaseReply) -> bool:
         """Take a reply over and serve who waits; true: ask again at once."""
+        assigned = reply.account.period
+        if assigned is not None and reply.period.start_us != assigned[0]:
+            self._meter.warn_once(
+                f"rolled {wallet.user_id} {reply.period.key}",
+                f"nobody renewed the billing period of {wallet.user_id!r}: it rolls on by its own length",
+            )
         wallet.receive(request, reply, self._meter.tariff(reply.plan), self._boot())
         again = self._meter.gate.serve(wallet, reply.denied if request.need else None, busy=reply.busy)
         return again or (reply.contended and not wallet.asks and wallet.idle_lease)

@@ -246,9 +246,10 @@ class Gate:
 
     def announce(self, wallet: Wallet) -> None:
         """Tell the callbacks that a user is loaded, once per load."""
-        if not wallet.announce:
+        with wallet.lock:
+            announce, wallet.announce = wallet.announce, False
+        if not announce:
             return
-        wallet.announce = False
         if self._meter.callbacks.session_start:
             fire(self._meter.callbacks.session_start, self._meter.state_of(wallet))
 
@@ -269,6 +270,7 @@ class Gate:
                 self.polling.add(wallet)
             else:
                 self.polling.discard(wallet)
+            wallet.asks = wallet.asks or None  # an empty queue would be a fifth of an idle wallet
         for ask, outcome in served:
             _answer(ask, outcome)
         return again
@@ -308,6 +310,7 @@ class Gate:
                     served.append((ask, self._alone(wallet, ask.call, boot_s)))
                 except Exception as fault:  # noqa: BLE001  # it belongs to the caller who waits
                     ask.future.set_exception(fault)
+            wallet.asks = None
         self.polling.discard(wallet)
         for ask, outcome in served:
             _answer(ask, outcome)

@@ -29,7 +29,7 @@ from paygent.ledger import (
     PlanRow,
 )
 from paygent.meter import settlement
-from paygent.meter.audit import AuditTrail, Callbacks
+from paygent.meter.audit import AuditTrail, Callbacks, fire
 from paygent.meter.call import Call
 from paygent.meter.desk import Desk
 from paygent.meter.gate import Gate
@@ -49,7 +49,6 @@ POLL_FIRST_S = 0.01
 POLL_MAX_S = 0.25
 CACHED_S = 600.0
 MODELS_MAX = 1000
-MANUAL_IDS_MAX = 10_000
 
 
 @dataclass
@@ -106,7 +105,6 @@ class Meter:
         self.exporter = Exporter(self.ledger, self.journal, self.lease_id, self.desk, self.boot, tick_s)
         self.dropped_calls: deque[tuple[Call, Usage | None, int]] = deque()
         self.changes: deque[Callable[[Ledger], None]] = deque()
-        self._manual_ids: set[str] = set()
         self.dropped = 0
 
     def after_fork(self) -> None:
@@ -147,7 +145,9 @@ class Meter:
                 "This call belongs to no user, and Paygent.init(unattributed='block') refuses such calls."
             )
             result = GuardResult(status="hard_gate", message=message)
-            raise PaygentLimitExceeded(result, Refusal("no_user", result))
+            fire(self.callbacks.hard_gate, result)
+            if self.options.raise_on_hard_gate:
+                raise PaygentLimitExceeded(result, Refusal("no_user", result))
         self.warn_once("nobody", "an LLM call was made outside of paygent_context: it passes unmetered")
 
     def call(
@@ -163,6 +163,8 @@ class Meter:
         """Make the bracket for one call of *payer*."""
         if self.options.model_aliases and model is not None:
             model = self.options.model_aliases.get(model, model)
+        if model is not None and not model.isascii():
+            model = settlement.storable(model)
         return Call(self, payer, provider, operation, model, input_bytes, max_output_tokens, units)
 
     def settle(
@@ -211,23 +213,6 @@ class Meter:
             self.desk.trip("a change did not reach the ledger")
         self.changes.append(change)
         return False
-
-    def is_first(self, event_id: str) -> bool:
-        """Whether an id chosen by the caller is new to this process; the ledger knows of the others."""
-        with self._lock:
-            if event_id in self._manual_ids:
-                return False
-            if len(self._manual_ids) >= MANUAL_IDS_MAX:
-                self._manual_ids.clear()
-            self._manual_ids.add(event_id)
-            return True
-
-    def is_current(self, wallet: Wallet) -> bool:
-        """Whether a wallet's period is running; what it knows older than a second is asked for in passing."""
-        boot_s = self.boot()
-        if boot_s - wallet.answered_s > 1.0:
-            wallet.stale = True
-        return wallet.period is not None and wallet.now_us(boot_s) < wallet.period.end_us
 
     def void(self, call: Call) -> None:
         """Give back a hold without posting."""

@@ -55,7 +55,7 @@ def _sentence(scope: str, status: Status, used: float, cap: float, ratio: float)
 def _amount(scope: str, value: float) -> str:
     if scope.startswith(MODEL_LIMIT):
         return f"{value:,.0f} tokens"
-    return f"${value:.2f}" if value >= 1 or value == 0 else f"${value:.6f}".rstrip("0")
+    return f"${value:.2f}" if value >= 1 or value == 0 else f"${value:.9f}".rstrip("0").rstrip(".")
 
 
 def _where(scope: str) -> str:

@@ -30,6 +30,11 @@ def wall_us() -> int:
     return time.time_ns() // 1000
 
 
+def storable(text: str) -> str:
+    """*text* as every ledger can store it: what has no encoding (a lone surrogate) is replaced."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 def claim(meter: Meter, call: Call) -> bool:
     """Whether it is ours to settle *call*: once, and only in the process that made it."""
     if call.pid != meter.pid:
@@ -57,6 +62,7 @@ def settle(
     """Price a finished call, journal it and post it; returns None for one that is settled already."""
     if not claim(meter, call):
         return None
+    response_model = None if response_model is None else storable(response_model)
     try:
         bill = _bill(meter, call, usage, response_model, tools, estimated)
     except Exception:  # noqa: BLE001  # a fault of ours must neither lose the call nor keep its hold
@@ -64,12 +70,19 @@ def settle(
         bill = _held(call)
     if cost is not None:
         bill = bill._replace(tokens_nusd=cost, rate_source="caller")
-    event = _event(call, bill, response_model, tuple(tools), event_id or meter.new_id())
-    if description is not None or cost is not None:
-        event = event._replace(description=description, cost_explicit=int(cost is not None))
-    if not bill.estimated and call.source == "auto":
-        call.habits.learn(call.input_bytes, usage.input_tokens, usage.output_tokens)
-    post(meter, call, event)
+    try:
+        event = _event(call, bill, response_model, tuple(map(storable, tools)), event_id or meter.new_id())
+        if description is not None or cost is not None:
+            event = event._replace(
+                description=description and storable(description), cost_explicit=int(cost is not None)
+            )
+        if not bill.estimated and call.source == "auto":
+            call.habits.learn(call.input_bytes, usage.input_tokens, usage.output_tokens)
+        post(meter, call, event)
+    except BaseException:
+        with call.wallet.lock:
+            call.release()
+        raise
     return event
 
 
@@ -91,7 +104,7 @@ def _bill(
     tools: Sequence[str],
     estimated: bool,
 ) -> Bill:
-    if (
+    if call.source == "auto" and (
         usage.input_tokens < 0
         or usage.output_tokens < 0
         or usage.input_tokens + usage.output_tokens > TOKENS_MAX
@@ -159,7 +172,10 @@ def _event(
 
 def post(meter: Meter, call: Call, event: Event) -> None:
     """Journal *event*, then post it: what is in memory is then never more than what a crash leaves."""
-    meter.journal.append(event)
+    try:
+        meter.journal.append(event)
+    except Exception:  # noqa: BLE001  # the event then lives in memory alone
+        meter.own_fault("journalling an event")
     wallet = call.wallet
     cost, tokens = event.cost_nusd, event.total_tokens
     with wallet.lock:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from paygent.core.balance import UNLIMITED, within
@@ -20,6 +21,17 @@ if TYPE_CHECKING:
 IDLE_S = 5.0
 FRESH_S = 1.0  # how old what is known of a plan may get before a call is judged by it
 SESSIONS_MAX = 64
+
+
+@lru_cache(maxsize=4096)
+def _bucket(scope: str, window_key: str) -> Bucket:
+    """One object per bucket of a period: the wallets of many users share it."""
+    return scope, window_key
+
+
+@lru_cache(maxsize=1024)
+def _model_scopes(model: str) -> tuple[str, str]:
+    return MODEL_LIMIT + model, MODEL_COST + model
 
 
 class Purse:
@@ -142,10 +154,11 @@ class Wallet:
 
     def purse(self, scope: str, window: Window) -> Purse:
         """The purse of *scope* in *window*, made when it is first touched."""
-        purse = self.purses.get((scope, window.key))
+        bucket = (scope, window.key) if scope == SESSION_SPEND else _bucket(scope, window.key)
+        purse = self.purses.get(bucket)
         if purse is None:
             limit = self.tariff.plan.limit_of(scope) if self.tariff is not None else NO_LIMIT
-            purse = self.purses[scope, window.key] = Purse(scope, window, limit)
+            purse = self.purses[bucket] = Purse(bucket[0], window, limit)
         return purse
 
     def model_purses(self, model: str) -> tuple[Purse, Purse]:
@@ -153,7 +166,8 @@ class Wallet:
         pair = self.models.get(model)
         if pair is None:
             assert self.period is not None
-            pair = (self.purse(MODEL_LIMIT + model, self.period), self.purse(MODEL_COST + model, self.period))
+            tokens, cost = _model_scopes(model)
+            pair = (self.purse(tokens, self.period), self.purse(cost, self.period))
             self.models[model] = pair
         return pair
 

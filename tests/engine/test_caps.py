@@ -1,4 +1,4 @@
-"""One cap for everybody: a plan for a hundred calls admits a hundred, whoever makes them, and how many at once."""
+"""One cap for everybody: a plan for a hundred calls admits a hundred, whoever makes them."""
 
 import asyncio
 import multiprocessing
@@ -95,7 +95,7 @@ def _run_threads(path, barrier, results, exact):
 
 @pytest.mark.parametrize("exact", [True, False])
 def test_processes_share_one_cap(tmp_path, exact):
-    """Four processes with eight threads each make as many calls as the plan covers, and the ledger has them all."""
+    """Four processes with eight threads each make the calls that the plan covers; the ledger has them all."""
     path = tmp_path / "p.db"
     barrier, results = spawned.Barrier(4), spawned.Queue()
     processes = [spawned.Process(target=_run_threads, args=(path, barrier, results, exact)) for _ in range(4)]
@@ -149,7 +149,7 @@ def test_users_do_not_wait_for_each_other(init):
 
 
 def test_a_busy_call_waits_and_goes_on(init):
-    """A call that only another one in flight stands in the way of waits, and is made when that one cost less."""
+    """A call that only another one in flight stands in the way of is made when that one cost less."""
     pg = init()
     pg.configure_plan("default", plan(2))
     inside, leave = threading.Event(), threading.Event()

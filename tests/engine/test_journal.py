@@ -53,11 +53,8 @@ def full_disk(monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(fd, data[:room])
 
-    def reserve(fd, start, size):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
     monkeypatch.setattr(journal_module.os, "write", write)
-    monkeypatch.setattr(journal_module.os, "posix_fallocate", reserve, raising=False)
+    monkeypatch.setattr(journal_module, "keeps_reserved_space", lambda folder: False)
     return left
 
 
@@ -297,16 +294,36 @@ def test_a_disk_that_fills_while_a_file_grows_loses_nothing_in_memory(journal, f
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(journal_module, "_SEGMENT_BYTES", 300)
+    monkeypatch.setattr(journal_module, "keeps_reserved_space", lambda folder: True)
     first, second, third = event(), event(), event()
     journal.append(first)
     with monkeypatch.context() as full:
-        full.setattr(journal_module.os, "posix_fallocate", reserve, raising=False)
+        full.setattr(journal_module.os, "posix_fallocate", reserve)
         journal.append(second)
         assert not journal.writable
         assert in_files(folder) == [first]
     journal.append(third)
     assert journal.writable
     assert sorted(in_files(folder)) == sorted([first, second, third])
+
+
+def test_a_forked_child_keeps_no_journal_of_its_parent_locked(journal, folder):
+    """A child that lets go of the parent's files holds none of their locks when the parent is gone."""
+    journal.append(event())
+    done, go = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        journal.forget_after_fork()
+        os.write(done[1], b"x")
+        os.read(go[0], 1)
+        os._exit(0)
+    os.read(done[0], 1)
+    journal.close(remove=False)
+    try:
+        assert list(recovered(folder)) == ["aa"]
+    finally:
+        os.write(go[1], b"x")
+        os.waitpid(child, 0)
 
 
 def test_half_a_line_swallows_no_other(journal, folder, full_disk):

@@ -13,6 +13,8 @@ from paygent.ledgers import open_ledger
 from paygent.ledgers.sqlite import SqliteLedger
 from paygent.testing._contract_values import Process, event, plan_json
 
+# Python 3.12 and later warn of every fork in a process with threads.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 spawned = multiprocessing.get_context("spawn")
 
 

@@ -199,7 +199,7 @@ def _output_ausd(usage: Usage, rates: Rates) -> int:
 
 def _units_ausd(usage: Usage, rates: Rates) -> int:
     total, search = rates.call_ausd or 0, rates.web_search_ausd
-    preview = usage.web_search_preview_requests
+    preview = min(usage.web_search_preview_requests, usage.web_search_requests)
     preview_ausd = search if rates.web_search_preview_ausd is None else rates.web_search_preview_ausd
     for kind, count, rate in (
         ("web_search_requests", usage.web_search_requests - preview, search),

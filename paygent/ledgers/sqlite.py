@@ -6,7 +6,9 @@ import contextlib
 import logging
 import os
 import sqlite3
+import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,6 @@ log = logging.getLogger("paygent")
 
 # Another program may hold the file for a moment; processes of ours queue on the lock file instead.
 BUSY_TIMEOUT_S = 0.2
-_parents: list[object] = []
 _GATE_COLUMNS = ", ".join(GateRow._fields)
 _GATE_MARKS = ", ".join("?" * len(GateRow._fields))
 _BROKEN = ("malformed", "not a database", "file is encrypted", "corrupt")
@@ -43,8 +44,11 @@ class SqliteLedger:
         self._connection: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None  # device and inode of what the connection has open
         self._lock = FileLock(path.with_name(path.name + ".lock"))
+        self._use = threading.Lock()  # held while SQLite is at work, so that a fork can wait for its end
         self._sweeper = Sweeper()
         self._own_plans: dict[str, str] = {}
+        self._forked_in_use = False
+        _ledgers.add(self)
 
     @property
     def journal_dir(self) -> Path | None:
@@ -112,13 +116,11 @@ class SqliteLedger:
         return None
 
     def forget_after_fork(self) -> None:
-        # Closing a connection that was opened before the fork would free the parent's locks on the file.
-        _parents.append(self._connection)
-        self._connection = None
-        self._lock.close()
+        """Nothing of the parent's is left here: see :func:`_before_fork`."""
 
     def close(self) -> None:
-        self._disconnect()
+        with self._use:
+            self._disconnect()
         self._lock.close()
 
     # -- the file -----------------------------------------------------------------------------------------
@@ -134,19 +136,20 @@ class SqliteLedger:
         with self._errors():
             try:
                 if self._connection is None or self._moved:
-                    with self._lock:
+                    with self._lock, self._use:
                         self._open()
-                assert self._connection is not None
-                return self._connection.execute(sql, values).fetchall()
+                with self._use:
+                    # between the two a fork may have closed it; the file is there by then
+                    return self._open().execute(sql, values).fetchall()
             except sqlite3.DatabaseError as error:
                 if _is_broken(error):
-                    with self._lock:
+                    with self._lock, self._use:
                         self._set_aside(error)
                 raise
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[SqliteRows]:
-        with self._errors(), self._lock:
+        with self._errors(), self._lock, self._use:
             try:
                 connection = self._open()
                 connection.execute("BEGIN IMMEDIATE")
@@ -169,7 +172,9 @@ class SqliteLedger:
             raise LedgerError(f"{self.path}: {error}") from error
 
     def _open(self) -> sqlite3.Connection:
-        """The connection (the file lock is held); a file that is not the one it has open is opened anew."""
+        """The connection (the locks are held); a file that is not the one it has open is opened anew."""
+        if self._forked_in_use:
+            raise LedgerError(f"{self.path} was in use when this process was forked, and stays closed to it")
         if self._connection is not None and not self._moved:
             return self._connection
         self._disconnect()
@@ -211,7 +216,7 @@ class SqliteLedger:
                 connection.close()
 
     def _set_aside(self, error: Exception) -> None:
-        """Keep a corrupt file under another name (the file lock is held): a person may still save it."""
+        """Keep a corrupt file under another name (the locks are held): a person may still save it."""
         self._disconnect()
         if self._moved:
             return  # another process did so already
@@ -268,3 +273,44 @@ def _file_at(path: Path) -> tuple[int, int] | None:
 
 def _is_broken(error: sqlite3.DatabaseError) -> bool:
     return any(word in str(error) for word in _BROKEN)
+
+
+# -- forks ------------------------------------------------------------------------------------------------
+
+_ledgers: weakref.WeakSet[SqliteLedger] = weakref.WeakSet()
+_FORK_WAIT_S = 5.0
+
+
+def _before_fork() -> None:
+    """
+    Close every connection before a fork, and let none open until it is over.
+
+    SQLite keeps the locks of a process in its memory. A child that inherits a connection inherits the belief
+    that it holds those locks, for every connection it opens itself: it would wait for its parent's writes for
+    ever, and would not be seen by others that clear the log away.
+    """
+    for ledger in tuple(_ledgers):
+        if ledger._use.acquire(timeout=_FORK_WAIT_S):
+            ledger._disconnect()
+        else:
+            ledger._forked_in_use = True
+
+
+def _after_fork_in_parent() -> None:
+    for ledger in tuple(_ledgers):
+        if ledger._forked_in_use:
+            ledger._forked_in_use = False
+        else:
+            ledger._use.release()
+
+
+def _after_fork_in_child() -> None:
+    for ledger in tuple(_ledgers):
+        ledger._use = threading.Lock()
+        ledger._lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
+    )

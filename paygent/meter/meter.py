@@ -32,7 +32,7 @@ from paygent.meter import settlement
 from paygent.meter.audit import AuditTrail, Callbacks, fire
 from paygent.meter.call import Call
 from paygent.meter.desk import Desk
-from paygent.meter.gate import Gate
+from paygent.meter.gate import PATIENCE_S, Gate
 from paygent.meter.ids import EventIds
 from paygent.meter.live import live_state
 from paygent.meter.tariff import Habits, Tariff
@@ -43,11 +43,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("paygent")
 
-PATIENCE_S = 0.25  # the longest anyone waits for a ledger that does not answer
-SPENT_MEMORY_S = 0.25
-POLL_FIRST_S = 0.01
-POLL_MAX_S = 0.25
-CACHED_S = 600.0
 MODELS_MAX = 1000
 
 

@@ -24,6 +24,7 @@ from paygent.core.pricing import (
     half_price,
     nusd_to_usd,
     rates_from_plan,
+    times,
     tool_cost_nusd,
     usd_to_nusd,
 )
@@ -38,7 +39,10 @@ RATES = Rates(
     cache_write_1h_ausd=6 * PER_MILLION,
     input_audio_ausd=40 * PER_MILLION,
     output_audio_ausd=80 * PER_MILLION,
+    input_image_ausd=5 * PER_MILLION,
+    output_image_ausd=32 * PER_MILLION,
     web_search_ausd=AUSD_PER_USD // 100,
+    web_search_preview_ausd=AUSD_PER_USD // 40,
     second_ausd=AUSD_PER_USD // 10**4,
     character_ausd=15 * PER_MILLION,
     image_ausd=AUSD_PER_USD // 25,
@@ -51,20 +55,24 @@ prices = st.floats(0, 1, allow_nan=False)
 @st.composite
 def usages(draw):
     """Usage whose parts fit into their totals."""
-    read, written, audio_in, audio_out = (draw(counts) for _ in range(4))
+    read, written, audio_in, audio_out, seen, drawn = (draw(counts) for _ in range(6))
+    searches = draw(st.integers(0, 50))
     return Usage(
-        input_tokens=read + written + audio_in + draw(counts),
-        output_tokens=audio_out + draw(counts),
+        input_tokens=read + written + audio_in + seen + draw(counts),
+        output_tokens=audio_out + drawn + draw(counts),
         cache_read_input_tokens=read,
         cache_write_input_tokens=written,
         cache_write_1h_input_tokens=draw(st.integers(0, written)),
         input_audio_tokens=audio_in,
         output_audio_tokens=audio_out,
         reasoning_output_tokens=draw(counts),
-        web_search_requests=draw(st.integers(0, 50)),
+        web_search_requests=searches,
         seconds=draw(st.integers(0, 10**6)) / 1000,
         characters=draw(counts),
         images=draw(st.integers(0, 10)),
+        input_image_tokens=seen,
+        output_image_tokens=drawn,
+        web_search_preview_requests=draw(st.integers(0, searches)),
     )
 
 
@@ -88,6 +96,34 @@ def test_parts_of_the_input_are_priced_once_at_their_own_rates():
 
     millionths = 450 * 3 + 200 * Fraction(3, 10) + 200 * Fraction(15, 4) + 100 * 6 + 50 * 40
     assert cost_nusd(usage, RATES) == millionths * 1000
+
+
+def test_images_are_priced_once_at_their_own_rates():
+    """Tokens of images are taken out of the input and the output before the rest is priced."""
+    usage = Usage(1000, 500, input_image_tokens=700, output_image_tokens=400)
+
+    assert cost_nusd(usage, RATES) == (300 * 3 + 700 * 5 + 100 * 15 + 400 * 32) * 1000
+
+
+def test_cached_images_are_charged_as_cached_only():
+    """Where cached tokens and those of images overlap, what is left of the input is all that is fresh."""
+    usage = Usage(1000, 0, 900, input_image_tokens=800)
+
+    assert cost_nusd(usage, RATES) == 900 * 300 + 100 * 5000
+
+
+def test_searches_by_the_preview_have_a_price_of_their_own():
+    """Of three searches one went through the preview: the other two cost the ordinary price."""
+    usage = Usage(web_search_requests=3, web_search_preview_requests=1)
+
+    assert cost_nusd(usage, RATES) == 2 * 10_000_000 + 25_000_000
+
+
+def test_the_preview_without_a_price_costs_what_a_search_costs():
+    """The price of the preview differs for some models only."""
+    usage = Usage(web_search_requests=2, web_search_preview_requests=2)
+
+    assert cost_nusd(usage, replace(RATES, web_search_preview_ausd=None)) == 20_000_000
 
 
 def test_reasoning_is_not_charged_twice():
@@ -156,7 +192,12 @@ def test_cost_rises_with_every_unit(usage, field):
 @given(usages(), counts)
 def test_cost_rises_with_every_part(usage, extra):
     """More input of any kind never costs less, with the input growing by as much."""
-    for part in ("cache_read_input_tokens", "cache_write_input_tokens", "input_audio_tokens"):
+    for part in (
+        "cache_read_input_tokens",
+        "cache_write_input_tokens",
+        "input_audio_tokens",
+        "input_image_tokens",
+    ):
         grown = {"input_tokens": usage.input_tokens + extra, part: getattr(usage, part) + extra}
         assert cost_nusd(usage._replace(**grown), RATES) >= cost_nusd(usage, RATES)
 
@@ -179,6 +220,9 @@ def test_a_cheaper_part_never_costs_more_than_the_whole_at_full_rate(usage):
         Usage(1, 0, 1),
         Usage(output_tokens=1, output_audio_tokens=1),
         Usage(web_search_requests=1),
+        Usage(web_search_requests=1, web_search_preview_requests=1),
+        Usage(output_tokens=1, output_image_tokens=1),
+        Usage(1, input_image_tokens=1),
         Usage(seconds=0.5),
         Usage(characters=1),
         Usage(images=1),
@@ -205,7 +249,16 @@ def test_no_units_cost_nothing_without_rates():
 
 
 @pytest.mark.parametrize(
-    "kind", ["cache_read", "cache_write", "cache_write_1h", "input_audio", "output_audio"]
+    "kind",
+    [
+        "cache_read",
+        "cache_write",
+        "cache_write_1h",
+        "input_audio",
+        "output_audio",
+        "input_image",
+        "output_image",
+    ],
 )
 @given(count=st.integers(1, 10**6), rate=st.none() | rates_ausd)
 def test_absent_and_zero_and_a_rate_are_three_things(kind, count, rate):
@@ -214,7 +267,7 @@ def test_absent_and_zero_and_a_rate_are_three_things(kind, count, rate):
     names = {f"{kind}_ausd": rate}
     parts = {"cache_write_1h": {"cache_write_input_tokens": count}}.get(kind, {})
     side = "output_tokens" if kind.startswith("output") else "input_tokens"
-    part = f"{kind}_tokens" if "audio" in kind else f"{kind}_input_tokens"
+    part = f"{kind}_input_tokens" if kind.startswith("cache") else f"{kind}_tokens"
     rates = Rates(**{"input_ausd": RATES.input_ausd, "output_ausd": RATES.output_ausd, **names})
 
     cost = cost_nusd(Usage(**{side: count, part: count, **parts}), rates)
@@ -278,6 +331,25 @@ def test_a_batch_takes_batch_rates_whatever_the_tier():
     rates = replace(RATES, variants=(("default", LONGER), ("batch", half_price(RATES))))
 
     assert cost_nusd(Usage(1000, 100, service_tier="default", batch=True), rates) == 2_250_000
+
+
+@pytest.mark.parametrize(
+    "more, factor",
+    [({}, 10), ({"service_tier": "flex"}, 20), ({"batch": True}, 5), ({"service_tier": "unheard-of"}, 10)],
+)
+def test_a_region_has_rates_and_variants_of_its_own(more, factor):
+    """A call kept to a region costs that region's price, in its batches and tiers too."""
+    far = Rates(10, 0, variants=(("flex", Rates(20, 0)), ("batch", Rates(5, 0))))
+    rates = replace(RATES, variants=(("flex", LONG),), regions=(("us", far),))
+
+    usage = Usage(10**9, 0, inference_geo="us", **more)
+    assert cost_nusd(usage, rates) == factor
+    assert cost_nusd(usage._replace(inference_geo=None), rates) > 10**9
+
+
+def test_a_region_without_rates_of_its_own_costs_the_ordinary_price():
+    """Where the list knows no other price for a region, there is none."""
+    assert cost_nusd(Usage(1000, 100, inference_geo="eu"), RATES) == 4_500_000
 
 
 def test_half_price_halves_tokens_only():
@@ -408,6 +480,69 @@ def test_units_that_a_plan_does_not_price_keep_the_catalogue_s_price():
     rates = rates_from_plan(ModelCostRate(input=0, output=0), known)
 
     assert cost_nusd(Usage(images=1, service_tier="hd:1024x1024"), rates) == 2 * 10**9
+
+
+def test_a_plan_s_price_per_image_applies_to_every_kind_of_image():
+    """A plan that prices the image prices the large one in high quality too."""
+    known = Rates(image_ausd=AUSD_PER_USD, variants=(("hd:1024x1024", Rates(image_ausd=2 * AUSD_PER_USD)),))
+    rates = rates_from_plan(ModelCostRate(input=0, output=0, per_image=0.05), known)
+
+    assert cost_nusd(Usage(images=3), rates) == 150_000_000
+    assert cost_nusd(Usage(images=3, service_tier="hd:1024x1024"), rates) == 150_000_000
+
+
+def test_a_plan_may_price_the_tokens_of_images():
+    """A rate in the plan applies as it is; without one, the catalogue's ratio."""
+    rates = rates_from_plan(ModelCostRate(input=0.006, output=0.015, output_image=0.1), RATES)
+
+    assert rates.output_image_ausd == 100 * PER_MILLION
+    assert rates.input_image_ausd == 2 * RATES.input_image_ausd
+
+
+def test_a_plan_follows_the_catalogue_s_regions_and_their_variants():
+    """A plan at twice the list price is at twice the list price in every region, in batches too."""
+    far = replace(times(RATES, 11, 10), variants=(("batch", times(RATES, 55, 100)),))
+    known = replace(RATES, regions=(("us", far),))
+    rates = rates_from_plan(ModelCostRate(input=0.006, output=0.030), known)
+
+    for usage in (Usage(1000, 100, inference_geo="us"), Usage(1000, 100, batch=True, inference_geo="us")):
+        assert cost_nusd(usage, rates) == 2 * cost_nusd(usage, known)
+
+
+# --- estimates ----------------------------------------------------------------------------------------------
+
+GUESSED = replace(RATES, estimated=("character_ausd", "output_image_ausd"))
+
+
+@pytest.mark.parametrize(
+    "usage, is_estimate",
+    [
+        (Usage(1000, 100), False),
+        (Usage(images=1, seconds=1.0), False),
+        (Usage(characters=1), True),
+        (Usage(output_tokens=10, output_image_tokens=1), True),
+    ],
+)
+def test_a_rate_of_our_own_makes_an_estimate_of_what_it_prices(usage, is_estimate):
+    """Only a call that used the unit is an estimate, and none is where every rate is on a price list."""
+    assert GUESSED.are_estimated_for(usage) is is_estimate
+    assert RATES.are_estimated_for(usage) is False
+
+
+@pytest.mark.parametrize(
+    "named, remaining",
+    [
+        ({}, ("character_ausd", "output_image_ausd")),
+        ({"per_1k_chars": 0.01}, ("output_image_ausd",)),
+        ({"per_call": 0.01}, ("output_image_ausd",)),
+        ({"output_image": 0.04}, ("character_ausd",)),
+    ],
+)
+def test_a_price_in_the_plan_is_no_estimate(named, remaining):
+    """What the plan prices is exact; what it leaves to the catalogue stays an estimate."""
+    rates = rates_from_plan(ModelCostRate(input=0.003, output=0.015, **named), GUESSED)
+
+    assert rates.estimated == remaining
 
 
 def test_searches_have_a_price_without_a_catalogue():

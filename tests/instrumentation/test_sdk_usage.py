@@ -8,7 +8,11 @@ from typing import Any
 
 import pytest
 from openai.types.chat import ChatCompletion
+from sdk_fakes import Wire
+from sdk_recording import RecordingMeter
 
+from paygent.catalogue import lookup
+from paygent.core.pricing import cost_nusd
 from paygent.core.usage import Usage
 from paygent.instrumentation.operations import operation_of
 from paygent.instrumentation.requests import PICTURE_BYTES, ask_of, body_of, text_bytes
@@ -45,13 +49,36 @@ CHAT_READ = Usage(100, 50, 40, 5, 0, 10, 3, 20, service_tier="flex")
         ({"created": 1, "data": [{"url": "x"}, {"url": "y"}]}, Usage(images=2)),
         ({"created": 1, "data": [], "usage": {"input_tokens": 5, "output_tokens": 10},
           "svg_usage": {"input_tokens": 1, "output_tokens": 2, "reasoning_tokens": 1}},
-         Usage(6, 12, reasoning_output_tokens=1)),
+         Usage(6, 12, reasoning_output_tokens=1, output_image_tokens=10)),
+        ({"created": 1, "data": [], "usage": {
+            "input_tokens": 50, "output_tokens": 60,
+            "input_tokens_details": {"text_tokens": 10, "image_tokens": 40},
+            "output_tokens_details": {"text_tokens": 8, "image_tokens": 52}}},
+         Usage(50, 60, input_image_tokens=40, output_image_tokens=52)),
+        ({"type": "image_edit.completed", "usage": {"input_tokens": 5, "output_tokens": 6}},
+         Usage(5, 6, output_image_tokens=6)),
+        ({"created": 1, "data": [{"url": "x"}], "quality": "high", "size": "1024x1536"},
+         Usage(images=1, service_tier="high:1024x1536")),
+        ({"usage": {"prompt_tokens": 9, "completion_tokens": 2,
+                    "prompt_tokens_details": {"image_tokens": 5}}},
+         Usage(9, 2, input_image_tokens=5)),
         (CHAT_USAGE, CHAT_READ._replace(service_tier=None)),
         ({"usage": {"input_tokens": 1, "output_tokens": 1},
           "output": [{"type": "web_search_call", "action": {"type": "search"}},
                      {"type": "web_search_call", "action": {"type": "open_page"}},
                      {"type": "web_search_call"}]},
          Usage(1, 1, web_search_requests=2)),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1}, "tools": [{"type": "web_search_preview"}],
+          "output": [{"type": "web_search_call"}]},
+         Usage(1, 1, web_search_requests=1, web_search_preview_requests=1)),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1}, "tools": [{"type": "web_search"}, None],
+          "output": [{"type": "web_search_call"}, {"type": "web_search_call"}],
+          "tool_usage": {"web_search": {"num_requests": 1}}},
+         Usage(1, 1, web_search_requests=1)),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1}, "output": [], "tool_usage": {
+            "image_gen": {"input_tokens": 30, "output_tokens": 1000,
+                          "input_tokens_details": {"image_tokens": 20}}}},
+         Usage(31, 1001, input_image_tokens=20, output_image_tokens=1000)),
         ({"usage": {}}, None),
         ({"usage": None}, None),
         ({}, None),
@@ -95,6 +122,10 @@ def test_openai_usage_of_a_model() -> None:
         ),
         ({"usage": {"input_tokens": 1, "output_tokens": 1, "service_tier": "batch"}},
          Usage(1, 1, service_tier="batch", batch=True)),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1, "inference_geo": "us"}},
+         Usage(1, 1, inference_geo="us")),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1, "inference_geo": "global"}}, Usage(1, 1)),
+        ({"usage": {"input_tokens": 1, "output_tokens": 1, "inference_geo": "not_available"}}, Usage(1, 1)),
         ({"usage": {"input_tokens": 1, "output_tokens": 1, "speed": "fast"}},
          Usage(1, 1, service_tier="fast")),
         ({"usage": {"input_tokens": 5, "output_tokens": 5, "iterations": [
@@ -214,13 +245,61 @@ def test_units_of_requests_without_tokens() -> None:
     """Pictures are counted, speech has characters, uploaded sound about its seconds, videos theirs."""
     sound = SimpleNamespace(files=[("file", ("x.mp3", io.BytesIO(b"x" * 160_000)))])
     cases = {
-        "/images/generations": ({"prompt": "x", "n": 2}, None, Usage(images=2)),
+        "/images/generations": (
+            {"prompt": "x", "n": 2, "quality": "hd", "size": "1024x1792"},
+            None,
+            Usage(images=2, service_tier="hd:1024x1792"),
+        ),
+        "/images/variations": ({}, None, Usage(images=1, service_tier="auto:auto")),
         "/audio/speech": ({"input": "Grüße"}, None, Usage(characters=5)),
         "/audio/transcriptions": ({}, sound, Usage(seconds=10.0)),
         "/videos": ({"prompt": "x", "seconds": "8"}, None, Usage(seconds=8.0)),
     }
     for path, (body, options, units) in cases.items():
         assert ask_of(operation_of("openai", path), body, options).units == units
+
+
+HD: dict[str, Any] = {"model": "dall-e-3", "prompt": "a cat", "quality": "hd", "size": "1024x1792"}
+PICTURE = {"created": 1, "data": [{"url": "https://example.com/1.png"}]}
+
+
+def _drawn(way: str, answer: dict[str, Any]) -> None:
+    """Ask for one picture in HD, in one of the shapes in which the SDK hands out answers."""
+    images = Wire(lambda _: answer).openai().images
+    if way == "parsed":
+        images.generate(**HD)
+    elif way == "raw":
+        images.with_raw_response.generate(**HD)
+    else:
+        with images.with_streaming_response.generate(**HD) as response:
+            response.read()
+
+
+@pytest.mark.parametrize("way", ["parsed", "raw", "streaming"])
+def test_a_large_picture_in_high_quality_costs_what_it_was_asked_as(meter: RecordingMeter, way: str) -> None:
+    """The answer shows how many pictures there are, the request of which kind: 0.12 dollars, not 0.04."""
+    _drawn(way, PICTURE)
+    rates = lookup("dall-e-3", "openai")
+    assert rates is not None
+    assert (meter.only.how, cost_nusd(meter.only.usage, rates)) == ("exact", 120_000_000)
+    assert cost_nusd(meter.only.units, rates) == 120_000_000
+
+
+@pytest.mark.parametrize("way", ["parsed", "raw", "streaming"])
+def test_a_picture_billed_by_tokens_has_no_kind(meter: RecordingMeter, way: str) -> None:
+    """Where the answer tells the tokens, they alone are priced, whatever was asked for."""
+    _drawn(way, {**PICTURE, "usage": {"input_tokens": 5, "output_tokens": 60, "total_tokens": 65}})
+    assert meter.only.usage == Usage(5, 60, output_image_tokens=60)
+
+
+@pytest.mark.parametrize("model", ["gpt-image-1", "gpt-image-1.5", "gpt-image-2", "dall-e-2", "dall-e-3"])
+def test_a_picture_can_be_reserved_before_its_tokens_are_known(model: str) -> None:
+    """What is known of a request for a picture has a price at every model that draws."""
+    units = ask_of(operation_of("openai", "/images/generations"), {"model": model, "prompt": "x"}).units
+    rates = lookup(model, "openai")
+    assert rates is not None
+    assert units is not None
+    assert cost_nusd(units, rates) >= 20_000_000
 
 
 def test_extra_body_wins() -> None:

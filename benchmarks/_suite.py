@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How much each benchmark does. The defaults keep the whole run under 90 seconds on two cores."""
+    """How much each benchmark does. The defaults keep the whole run under 90 seconds on two idle cores."""
 
-    calls: int = 3000  # of each kind, in the benchmarks that take bare and metered calls in turn
-    chunks: int = 6000
-    streams: int = 300
+    calls: int = 2000  # of each kind, in the benchmarks that take bare and metered calls in turn
+    chunks: int = 4000
+    streams: int = 200
     threads: int = 8
     calls_per_thread: int = 150
     processes: int = 4

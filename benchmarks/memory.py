@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from benchmarks._setup import ANSWER, MODEL, REQUEST, Clients, paygent
 from benchmarks._suite import Row, Sizes, benchmark
 
-USERS_PER_FLUSH = 200
+USERS_PER_FLUSH = 500
 
 
 @benchmark("memory")
@@ -31,5 +31,8 @@ def memory(sizes: Sizes) -> Iterator[Row]:
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
+        fault = pg.queue_stats["last_error"]
     per_user = (after - before) / sizes.users
-    yield Row("memory", f"per cached user, of {sizes.users:,}", per_user, "B", "≤ 2 kB")
+    # Users met while the ledger is away hold no lease: they weigh less than others.
+    note = f"not comparable: {fault}" if fault else None
+    yield Row("memory", f"per cached user, of {sizes.users:,}", per_user, "B", "≤ 2 kB", note=note)

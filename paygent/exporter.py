@@ -17,6 +17,7 @@ from paygent.ledger import LeaseReply, LeaseRequest, Ledger, LedgerError
 
 T = TypeVar("T")
 REQUESTS_PER_STEP = 100
+_DUE_PER_TURN = 64
 _ROUNDS_PER_STEP = 8
 
 
@@ -197,8 +198,11 @@ class Exporter:
         if is_tick:
             self._next_tick_s = boot_s + self.tick_s
             self._guarded(self._delivery.recover)
-        members.update(dict.fromkeys(self._desk.due(boot_s)))
         self._until_quiet(list(members))
+        due = list(self._desk.due(boot_s))
+        for start in range(0, len(due), _DUE_PER_TURN):
+            # Between the many that are merely due, whoever waits comes first.
+            self._until_quiet([*self._drain(0.0), *due[start : start + _DUE_PER_TURN]])
         if is_tick and not self._away:
             self._guarded(lambda: self._desk.after_tick(self.ledger, boot_s))
 

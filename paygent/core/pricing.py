@@ -24,12 +24,10 @@ BATCH = "batch"
 # Sources: OpenAI, "Pricing", built-in tools; Anthropic, "Web search tool", usage and pricing.
 WEB_SEARCH_AUSD = AUSD_PER_USD // 100
 
-# Tiers that are the ordinary price by another name.
-_ORDINARY_TIERS = frozenset((None, "default", "standard", "auto"))
 _NO_LIMIT_TOKENS = 2**62
 _NO_INPUT_PARTS = (0, 0, 0, 0, 0)
-_NO_OTHER_UNITS = (0, 0.0, 0, 0)
-_NOTHING_SPECIAL = (False, 0, 0, 0, None)
+# What follows the tokens where a call used nothing else, in each tier that is the ordinary price by its name.
+_NOTHING_ELSE = frozenset(Usage(service_tier=tier)[8:] for tier in (None, "default", "standard", "auto"))
 
 # Each kind of token, and the direction whose rate it falls back to.
 _KINDS = (
@@ -125,7 +123,10 @@ class Rates:
 
     def are_estimated_for(self, usage: Usage) -> bool:
         """Return whether *usage* has a unit whose rate is only an estimate."""
-        return any(getattr(usage, _ESTIMABLE[rate]) > 0 for rate in self.estimated)
+        for rate in self.estimated:  # noqa: SIM110  # asked of every call, where a generator is dear
+            if getattr(usage, _ESTIMABLE[rate]) > 0:
+                return True
+        return False
 
 
 def _named(among: Iterable[tuple[str, Rates]], wanted: str, otherwise: Rates) -> Rates:
@@ -149,15 +150,8 @@ def cost_nusd(usage: Usage, rates: Rates) -> int:
     """
     input_tokens = usage[0]
     # By position, because this line is on the path of every call: a slice costs less than one field access
-    # for each part. 2..6 are parts of input and output, 7 is reasoning, 8..11 are units other than tokens,
-    # 13 and on is what few calls have.
-    if (
-        input_tokens <= rates.plain_to_tokens
-        and usage[2:7] == _NO_INPUT_PARTS
-        and usage[8:12] == _NO_OTHER_UNITS
-        and usage[12] in _ORDINARY_TIERS
-        and usage[13:] == _NOTHING_SPECIAL
-    ):
+    # for each part. 2..6 are parts of input and output, 7 is reasoning, 8 and on is what few calls have.
+    if input_tokens <= rates.plain_to_tokens and usage[2:7] == _NO_INPUT_PARTS and usage[8:] in _NOTHING_ELSE:
         return -(-(input_tokens * rates.input_ausd + usage[1] * rates.output_ausd) // AUSD_PER_NUSD)  # type: ignore[operator]  # known where plain_to_tokens is not -1
     return _detailed_nusd(usage, rates.in_force(usage))
 

@@ -155,7 +155,9 @@ def settle_content(call: CallPort, operation: Operation, content: bytes, units: 
         answer = json.loads(content)
     except ValueError:
         return False
-    usage = operation.usage(answer) or units
+    usage = operation.usage(answer)
+    if usage is None and operation.name in ("speech", "video", "images"):
+        usage = units  # of a transcription, it is only what its bytes suggest
     if usage is None:
         return False
     model = text(answer.get("model")) if isinstance(answer, dict) else None

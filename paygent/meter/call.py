@@ -137,6 +137,9 @@ class Call:
         """Post an estimate: input from *partial* or the request, output from the bytes seen, at least 1."""
         if not self.is_open:
             return
+        if partial is None and self.units is not None and not output_bytes:
+            self.meter.settle(self, self.units, response_model, tools, estimated=True)
+            return
         input_tokens = (
             partial.input_tokens if partial is not None and partial.input_tokens else self.input_estimate
         )
@@ -322,7 +325,7 @@ class Call:
             session_purse = wallet.purse(SESSION_SPEND, self.session.window)
         if self.model is None:
             return wallet.period_purse, session_purse, None, None  # type: ignore[return-value]
-        pair = wallet.models.get(self.terms.model) or wallet.model_purses(self.terms.model)
+        pair = wallet.model_purses(self.terms.model)
         return wallet.period_purse, session_purse, pair[0], pair[1]  # type: ignore[return-value]
 
     def _take(

@@ -126,7 +126,10 @@ def _bill(
             meter.unpriced(response_model or call.model)
         return Bill(usage, 0, tools_nusd, "unpriced", estimated)
     try:
-        return Bill(usage, cost_nusd(usage, terms.rates), tools_nusd, terms.rate_source, estimated)
+        cost = cost_nusd(usage, terms.rates)
+        if terms.rates.estimated:
+            estimated = estimated or terms.rates.are_estimated_for(usage)
+        return Bill(usage, cost, tools_nusd, terms.rate_source, estimated)
     except UnpricedTokensError:
         meter.unpriced(response_model or call.model)
         return Bill(usage, call.need_nusd, tools_nusd, terms.rate_source, True)

@@ -112,7 +112,7 @@ class Wallet:
 
     __slots__ = (
         "account", "announce", "answered_s", "asks", "contended", "deadline_s", "events",
-        "in_flight", "lease_id", "lock", "models", "moved_to", "offset_us", "override", "period",
+        "in_flight", "lease_id", "lock", "pair", "pair_model", "moved_to", "offset_us", "override", "period",
         "period_purse", "poll_at_s", "poll_s", "purses", "ready_until_s", "refused",
         "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
         "sharers", "stale", "state", "tariff", "touched_s", "user_id",
@@ -128,7 +128,8 @@ class Wallet:
         self.session: Session | None = None
         self.sessions: dict[str, Session] | None = None
         self.purses: dict[Bucket, Purse] = {}
-        self.models: dict[str, tuple[Purse, Purse]] = {}
+        self.pair: tuple[Purse, Purse] | None = None  # of the model that was asked for last
+        self.pair_model: str | None = None
         self.period_purse: Purse | None = None
         self.session_purse: Purse | None = None
         self.asks: deque[Ask] | None = None
@@ -163,13 +164,12 @@ class Wallet:
 
     def model_purses(self, model: str) -> tuple[Purse, Purse]:
         """Tokens and cost of *model* in the running period."""
-        pair = self.models.get(model)
-        if pair is None:
+        if self.pair is None or self.pair_model != model:
             assert self.period is not None
             tokens, cost = _model_scopes(model)
-            pair = (self.purse(tokens, self.period), self.purse(cost, self.period))
-            self.models[model] = pair
-        return pair
+            self.pair = (self.purse(tokens, self.period), self.purse(cost, self.period))
+            self.pair_model = model
+        return self.pair
 
     def session_of(self, own_id: str | None, boot_s: float) -> Session | None:
         """The running session of a call, or ``None`` if the ledger must name it first."""
@@ -278,7 +278,7 @@ class Wallet:
     def windows(self, period: Window, own_id: str | None, session: Session | None) -> None:
         """Enter the windows that the ledger named."""
         if period != self.period:
-            self.models = {}
+            self.pair = None
         self.period = period
         self.period_purse = self.purse(TOTAL_SPEND, period)
         if session is not None:

@@ -7,6 +7,7 @@ from paygent.core.events import Event
 
 # One call of PRICED costs exactly a cent: ten input tokens at $1 per 1 000, and none of output.
 CENT = 10_000_000
+EXACT = {"model": "m", "provider": "openai", "estimated_max_tokens": 9}  # and one token of input
 ANSWER = {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 0}}
 
 
@@ -25,8 +26,7 @@ def plan(calls, **config):
 
 def call(pg, user="ada", **changes):
     """One metered call of a cent, whose estimate is exact."""
-    given = {"user_id": user, "model": "m", "provider": "openai", "estimated_input_tokens": 10, **changes}
-    return pg.wrap(lambda: ANSWER, estimated_max_tokens=0, **given)
+    return pg.wrap(lambda: ANSWER, **{"user_id": user, **EXACT, **changes})
 
 
 def event(user="ada", cost_nusd=CENT, **changes):

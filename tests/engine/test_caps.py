@@ -6,7 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from engine_values import ANSWER, CENT, call, plan
+from engine_values import ANSWER, CENT, EXACT, call, plan
 
 from paygent import Paygent, PaygentLimitExceeded
 from paygent.ledgers.sqlite import SqliteLedger
@@ -68,10 +68,7 @@ async def test_tasks_share_one_cap(init, exact):
                 await pg.awrap(
                     answer(),
                     user_id="ada",
-                    model="m",
-                    provider="openai",
-                    estimated_input_tokens=10,
-                    estimated_max_tokens=0,
+                    **EXACT,
                 )
                 made += 1
             except PaygentLimitExceeded as refused:
@@ -137,8 +134,7 @@ def test_users_do_not_wait_for_each_other(init):
         leave.wait(30)
         return ANSWER
 
-    options = {"model": "m", "provider": "openai", "estimated_input_tokens": 10, "estimated_max_tokens": 0}
-    thread = threading.Thread(target=lambda: pg.wrap(slow, user_id="ada", **options))
+    thread = threading.Thread(target=lambda: pg.wrap(slow, user_id="ada", **EXACT))
     thread.start()
     assert inside.wait(30)
     call(pg, "bob")
@@ -159,8 +155,9 @@ def test_a_busy_call_waits_and_goes_on(init):
         leave.wait(30)
         return {**ANSWER, "usage": {"prompt_tokens": 10, "completion_tokens": 0}}
 
-    dear = {"model": "m", "provider": "openai", "estimated_input_tokens": 20, "estimated_max_tokens": 0}
-    thread = threading.Thread(target=lambda: pg.wrap(cheap, user_id="ada", **dear))
+    thread = threading.Thread(
+        target=lambda: pg.wrap(cheap, user_id="ada", **{**EXACT, "estimated_max_tokens": 19})
+    )
     thread.start()
     assert inside.wait(30)
     waiting = threading.Thread(target=lambda: call(pg))
@@ -188,10 +185,7 @@ def test_a_busy_call_is_refused_in_the_end(init):
     pg.wrap(
         lambda: refusals.append(other_thread()) or ANSWER,
         user_id="ada",
-        model="m",
-        provider="openai",
-        estimated_input_tokens=10,
-        estimated_max_tokens=0,
+        **EXACT,
     )
     assert [type(refusal) for refusal in refusals] == [PaygentLimitExceeded]
     assert refusals[0].retryable

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 WORKER = """
 import os, sys, threading
 sys.path.insert(0, sys.argv[2])
-from engine_values import ANSWER, call, plan
+from engine_values import ANSWER, EXACT, call, plan
 from paygent import Paygent
 
 pg = Paygent.init(db_path=sys.argv[1], auto_instrument=False)
@@ -43,8 +43,7 @@ def work(user):
         os.write(1, ids[user].encode() + b"\\n")
 
 
-options = dict(model="m", provider="openai", estimated_input_tokens=10, estimated_max_tokens=0)
-threading.Thread(target=lambda: pg.wrap(hold, user_id="holder", **options)).start()
+threading.Thread(target=lambda: pg.wrap(hold, user_id="holder", **EXACT)).start()
 inside.wait(30)
 for user in ("ada", "bob", "cy", "dora"):
     threading.Thread(target=work, args=(user,)).start()
@@ -81,7 +80,7 @@ def posted(path):
 
 @pytest.mark.parametrize("answers", [1, 2, 5, 20, 50, 100, 200, 400, 800, 1600])
 def test_what_was_answered_survives_kill_9(tmp_path, init, answers):
-    """After kill -9 in mid-traffic every answered call is in the ledger, none is twice, and no lease is left."""
+    """After kill -9 in mid-traffic every answered call is in the ledger once, and no lease is left."""
     path = tmp_path / "p.db"
     worker = start(WORKER, path)
     answered = [worker.stdout.readline().strip().decode() for _ in range(answers)]
@@ -148,7 +147,7 @@ def test_every_way_to_end_counts_everything(tmp_path, ending, init):
 FORK = """
 import json, os, sys, threading
 sys.path.insert(0, sys.argv[2])
-from engine_values import ANSWER, call, plan
+from engine_values import ANSWER, EXACT, call, plan
 from paygent import Paygent
 
 pg = Paygent.init(db_path=sys.argv[1], auto_instrument=False)
@@ -179,9 +178,8 @@ threads = [threading.Thread(target=work, args=(user,)) for user in ("ada", "bob"
 for thread in threads:
     thread.start()
 forked = []
-options = dict(model="m", provider="openai", estimated_input_tokens=10, estimated_max_tokens=0)
 before = pg._meter.lease_id
-pg.wrap(in_flight, user_id="parents", **options)
+pg.wrap(in_flight, user_id="parents", **EXACT)
 if forked == [0]:
     for _ in range(30):
         call(pg, "childs_friend")

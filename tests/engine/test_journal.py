@@ -388,3 +388,18 @@ def test_an_event_that_no_ledger_takes_is_set_aside(journal, folder, caplog):
     journal.set_aside(row, "OverflowError: too large")
     assert list(Reader(folder / "rejected.lines").events()) == [row]
     assert row.id in caplog.text
+
+
+def test_a_file_that_is_cut_under_the_process_costs_nobody_his_life(folder):
+    """A journal that some other program empties loses what was in it, and the process goes on."""
+    code = (
+        "import os, sys; sys.path.insert(0, sys.argv[2])\n"
+        "from pathlib import Path; from paygent.journal import Journal; from engine_values import event\n"
+        "journal = Journal(Path(sys.argv[1]), 'aa')\n"
+        "journal.append(event())\n"
+        "os.truncate(Path(sys.argv[1]) / 'aa.journal', 0)\n"
+        "[journal.append(event()) for _ in range(5)]\n"
+        "os._exit(7)\n"
+    )
+    script = [sys.executable, "-c", code, str(folder), str(Path(__file__).parent)]
+    assert subprocess.run(script, check=False).returncode == 7

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +12,7 @@ from openai.types.chat import ChatCompletion
 from sdk_fakes import Wire
 from sdk_recording import RecordingMeter
 
+from paygent import Paygent, PlanConfig, UsageEvent, paygent_context
 from paygent.catalogue import lookup
 from paygent.core.pricing import cost_nusd
 from paygent.core.usage import Usage
@@ -300,6 +302,52 @@ def test_a_picture_can_be_reserved_before_its_tokens_are_known(model: str) -> No
     assert rates is not None
     assert units is not None
     assert cost_nusd(units, rates) >= 20_000_000
+
+
+# --- as the engine bills them -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def billed() -> Iterator[list[UsageEvent]]:
+    """Yield the events of ``alice``, whose plan has a finite cap, as a real engine makes them."""
+    pg = Paygent.init(ledger="memory://")
+    pg.configure_plan("default", PlanConfig(max_spend_per_period=10.0))
+    events: list[UsageEvent] = []
+    pg.on_usage(lambda *args: events.append(args[0]))
+    with paygent_context("alice"):
+        yield events
+    pg.shutdown()
+
+
+def test_a_picture_is_billed_by_its_kind(billed: list[UsageEvent]) -> None:
+    """A large picture of DALL-E 3 in HD is 0.12 dollars, as its price list says, and no estimate."""
+    _drawn("raw", PICTURE)
+    assert [(event.cost_total, event.estimated) for event in billed] == [(0.12, False)]
+
+
+def test_a_picture_billed_by_tokens_is_admitted_under_a_cap(billed: list[UsageEvent]) -> None:
+    """Its tokens are not known before it is drawn: a price per picture stands in for them until then."""
+    used = {"input_tokens": 30, "output_tokens": 4160, "input_tokens_details": {"text_tokens": 30}}
+    Wire(lambda _: {**PICTURE, "usage": used}).openai().images.generate(model="gpt-image-1.5", prompt="a cat")
+    assert [(event.cost_total, event.estimated) for event in billed] == [(0.13327, False)]
+
+
+@pytest.mark.parametrize("model, is_estimate", [("gpt-4o-mini-tts", True), ("tts-1", False)])
+def test_speech_is_marked_where_its_price_is_our_estimate(
+    billed: list[UsageEvent], model: str, is_estimate: bool
+) -> None:
+    """OpenAI bills this model's speech by tokens that its answer does not tell; others by characters."""
+    Wire(lambda _: b"sound").openai().audio.speech.create(model=model, voice="alloy", input="x" * 100)
+    assert [event.estimated for event in billed] == [is_estimate]
+
+
+@pytest.mark.parametrize("is_raw", [False, True])
+def test_a_transcription_without_usage_is_an_estimate(billed: list[UsageEvent], is_raw: bool) -> None:
+    """The length of sound is guessed from its bytes where the answer does not tell it, raw or not."""
+    sound = Wire(lambda _: {"text": "Hello"}).openai().audio.transcriptions
+    create = sound.with_raw_response.create if is_raw else sound.create
+    create(model="whisper-1", file=("x.mp3", b"x" * 160_000))
+    assert [event.estimated for event in billed] == [True]
 
 
 def test_extra_body_wins() -> None:

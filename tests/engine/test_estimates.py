@@ -1,0 +1,38 @@
+from concurrent.futures import ThreadPoolExecutor
+
+from engine_values import ANSWER, plan
+
+from paygent import PaygentLimitExceeded
+
+
+def test_a_given_estimate_is_taken_as_it_is(init):
+    """However many calls were made with an estimate, the next one reserves exactly what it was told."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(100_000))
+    pg.configure_plan("one", plan(1))
+    pg.assign_plan("bob", "one")
+    options = {"model": "m", "provider": "openai", "estimated_input_tokens": 10, "estimated_max_tokens": 0}
+    for _ in range(500):
+        pg.wrap(lambda: ANSWER, user_id="ada", **options)
+    assert pg.wrap(lambda: ANSWER, user_id="bob", **options) is ANSWER
+
+
+def test_a_given_estimate_is_the_same_for_every_thread(init):
+    """Threads that call at once with exact estimates make exactly the calls that the plan covers."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(300))
+    options = {"model": "m", "provider": "openai", "estimated_input_tokens": 10, "estimated_max_tokens": 0}
+
+    def run(_):
+        made = 0
+        while made <= 300:
+            try:
+                pg.wrap(lambda: ANSWER, user_id="ada", **options)
+                made += 1
+            except PaygentLimitExceeded as refused:
+                if not refused.retryable:
+                    break
+        return made
+
+    with ThreadPoolExecutor(16) as threads:
+        assert sum(threads.map(run, range(16))) == 300

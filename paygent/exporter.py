@@ -81,6 +81,7 @@ class Exporter:
         self.ledger = ledger
         self.journal = journal
         self.tick_s = tick_s
+        self.asking_since_s: float | None = None  # since when the ledger has been at one request
         self.threaded = True
         self._delivery = Delivery(ledger, journal, lease_id)
         self._desk = desk
@@ -161,8 +162,9 @@ class Exporter:
             return
         with self._lock:
             if self._thread is None and not self._stopping:
-                self._thread = threading.Thread(target=self._loop, name="paygent-ledger", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._loop, name="paygent-ledger", daemon=True)
+                thread.start()
+                self._thread = thread
 
     # -- on the ledger thread -------------------------------------------------------------------------
 
@@ -232,6 +234,7 @@ class Exporter:
         if not future.set_running_or_notify_cancel():
             return
         self._away = False
+        self.asking_since_s = self._boot()
         try:
             result = function(self.ledger)
         except LedgerError as error:
@@ -241,6 +244,8 @@ class Exporter:
             future.set_exception(error)
         else:
             future.set_result(result)
+        finally:
+            self.asking_since_s = None
 
     # -- lease operations -----------------------------------------------------------------------------
 
@@ -278,6 +283,7 @@ class Exporter:
             return []
         try:
             self._delivery.account_for_the_past()
+            self.asking_since_s = self._boot()
             replies = self.ledger.lease([self._delivery.shortened(request) for _, request in chunk])
         except LedgerError as error:
             for member, _ in chunk:
@@ -286,6 +292,8 @@ class Exporter:
             return []
         except Exception as error:  # noqa: BLE001  # found out whose it is, and logged
             return self._isolated(chunk, error)
+        finally:
+            self.asking_since_s = None
         self._desk.reachable()
         for _, request in chunk:
             self._delivery.settled(request.events)

@@ -18,7 +18,6 @@ import contextlib
 import errno
 import json
 import logging
-import mmap
 import os
 import threading
 import zlib
@@ -27,7 +26,7 @@ from itertools import islice
 from pathlib import Path
 
 from paygent.core.events import Event, decode, encode
-from paygent.ledgers.filesystems import keeps_reserved_space, network_filesystem
+from paygent.ledgers.filesystems import network_filesystem
 
 try:
     import fcntl
@@ -45,68 +44,14 @@ _crc32 = zlib.crc32
 
 
 class _Segment:
-    """
-    One file: how long it is, and how many of its events the ledger does not have yet.
+    """One file: how long it is, and how many of its events the ledger does not have yet."""
 
-    Where the file system keeps space that was reserved, the file is mapped into memory: a line is then
-    copied, and the kernel has it like one that was written, without a system call on the path of every
-    call. What is not yet used of such a file is zeros.
-    """
-
-    __slots__ = ("fd", "length", "map", "path", "pending", "shed")
+    __slots__ = ("fd", "length", "path", "pending", "shed")
 
     def __init__(self, path: Path, fd: int) -> None:
         self.path = path
         self.fd = fd
         self.length = self.pending = self.shed = 0
-        self.map: mmap.mmap | None = None
-
-    def reserve(self, size: int) -> None:
-        """
-        Have *size* bytes on the disk, so that no copy into the map can meet a full one.
-
-        Raises:
-            OSError: The disk does not have them.
-        """
-        os.posix_fallocate(self.fd, 0, size)
-        self.map = mmap.mmap(self.fd, size)
-
-    def put(self, line: bytes) -> bool:
-        """Append *line*; false if only a part of it came to the file."""
-        end = self.length + len(line)
-        if self.map is None:
-            if os.write(self.fd, line) != len(line):
-                return False
-        else:
-            if end > len(self.map):
-                self.reserve(max(end, 2 * len(self.map)))
-            self.map[self.length : end] = line
-        self.length = end
-        return True
-
-    def wipe(self) -> None:
-        """Start the file anew: everything in it is settled."""
-        if self.map is None:
-            os.ftruncate(self.fd, 0)
-        else:
-            self.map[: self.length] = bytes(self.length)
-        self.length = 0
-
-    def close(self) -> None:
-        """Let go of the file, which then holds what was written and nothing else; its lock is free."""
-        if self.map is not None:
-            self.map.close()
-            self.map = None
-            with contextlib.suppress(OSError):
-                os.ftruncate(self.fd, self.length)
-        os.close(self.fd)
-
-    def abandon(self) -> None:
-        """In a forked child: let go of the copies; the parent's file and lock stay as they are."""
-        if self.map is not None:
-            self.map.close()
-        with contextlib.suppress(OSError):
-            os.close(self.fd)
 
     @property
     def settled(self) -> bool:
@@ -211,14 +156,15 @@ class Journal:
             for segment in self._segments:
                 if remove and segment.settled:
                     segment.path.unlink(missing_ok=True)
-                segment.close()
+                os.close(segment.fd)
             self._segments = []
             self._current = None
 
     def forget_after_fork(self) -> None:
         """In a forked child: let go of the parent's files; closing the copies does not free its locks."""
         for segment in self._segments:
-            segment.abandon()
+            with contextlib.suppress(OSError):
+                os.close(segment.fd)
         self._segments = []
         self._current = None
 
@@ -235,7 +181,8 @@ class Journal:
 
     def _put(self, segment: _Segment, line: bytes) -> None:
         """Write *line* or nothing: half a line would swallow the one after it."""
-        if segment.put(line):
+        if os.write(segment.fd, line) == len(line):
+            segment.length += len(line)
             return
         try:
             os.ftruncate(segment.fd, segment.length)
@@ -254,9 +201,6 @@ class Journal:
         path, header = self._folder / (name + SUFFIX), _header(self._lease_id)
         segment = self._current = _Segment(path, _new_file(path, header))
         segment.length = len(header)
-        if hasattr(os, "posix_fallocate") and keeps_reserved_space(self._folder):
-            with contextlib.suppress(OSError):  # nearly full: then line by line, for as long as it goes
-                segment.reserve(_SEGMENT_BYTES)
         self._segments.append(segment)
         # Older files stay while they hold something unsettled; longer ones after them keep them few.
         self._limit = max(_SEGMENT_BYTES, sum(older.length for older in self._segments))
@@ -281,12 +225,13 @@ class Journal:
         self._segments.remove(segment)
         with contextlib.suppress(OSError):
             segment.path.unlink(missing_ok=True)
-        segment.close()
+        os.close(segment.fd)
 
     def _restart(self, segment: _Segment) -> None:
         self._limit = _SEGMENT_BYTES
         try:
-            segment.wipe()
+            os.ftruncate(segment.fd, 0)
+            segment.length = 0
             self._put(segment, _header(self._lease_id))
         except OSError as error:
             self._failed(error)

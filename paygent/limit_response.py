@@ -179,7 +179,7 @@ class LimitResponder:
     def _url(self, refusal: Refusal) -> str | None:
         """The address to upgrade at; an address that cannot be used is logged and left out."""
         if isinstance(self.upgrade_url, str):
-            return _filled(self.upgrade_url, refusal.plan or "")
+            return checked_url(_filled(self.upgrade_url, refusal.plan or "none"))
         try:
             url = self.upgrade_url(refusal) if self.upgrade_url is not None else None
             return checked_url(url) if url else None

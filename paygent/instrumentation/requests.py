@@ -92,7 +92,7 @@ def _output_cap(body: Mapping[str, Any]) -> int | None:
         cap = body.get("max_tokens")
     if cap is None:
         cap = body.get("max_output_tokens", body.get("max_tokens_to_sample"))
-    if type(cap) is not int:
+    if type(cap) is not int or cap < 0:  # what means nothing must not shrink what is reserved
         return None
     n = body.get("n")
     return cap * n if type(n) is int and n > 1 else cap
@@ -191,13 +191,13 @@ def _ask_of_video(model: str | None, input_bytes: int, body: Mapping[str, Any], 
         seconds = float(body.get("seconds") or 4)
     except (TypeError, ValueError):
         seconds = 4.0
-    return Ask(model, input_bytes, None, Usage(seconds=seconds))
+    return Ask(model, input_bytes, None, Usage(seconds=seconds if 0 < seconds < 86_400 else 4.0))
 
 
 def _ask_of_run(model: str | None, input_bytes: int, body: Mapping[str, Any], options: Any) -> Ask:
     del options
     cap = body.get("max_completion_tokens")
-    return Ask(model, input_bytes, cap if type(cap) is int else None)
+    return Ask(model, input_bytes, cap if type(cap) is int and cap >= 0 else None)
 
 
 _SPECIAL = {

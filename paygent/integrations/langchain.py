@@ -81,7 +81,7 @@ class LangChainCallback(BaseCallbackHandler):
             size = sum(text_bytes(message.content) for prompt in messages for message in prompt)
             self._begin(run_id, "chat", size, serialized, metadata, kwargs)
 
-    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: ARG002  # LangChain's
+    def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: ARG002
         """Post what the call used."""
         with Sheltered(self._billing.meter, "metering a LangChain call"):
             call = self._calls.pop(run_id, None)

@@ -11,8 +11,6 @@ NETWORK = frozenset(
         "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.ceph", "fuse.rclone", "fuse.davfs",
     }
 )  # fmt: skip
-# Where space that was reserved is there when it is written to; copying file systems promise less.
-RESERVING = frozenset({"ext4", "xfs", "tmpfs"})
 _MOUNTS = Path("/proc/self/mounts")
 
 
@@ -20,11 +18,6 @@ def network_filesystem(path: Path) -> str | None:
     """The kind of network file system that *path* lies on; ``None`` for a local one, or where unknown."""
     kind = _kind(str(path.resolve()))
     return kind if kind in NETWORK else None
-
-
-def keeps_reserved_space(path: Path) -> bool:
-    """Whether the file system that *path* lies on is known to keep what ``posix_fallocate`` reserved."""
-    return _kind(str(path.resolve())) in RESERVING
 
 
 @lru_cache(maxsize=64)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from paygent.core.models import GuardResult
-from paygent.ledger import GateRow, Ledger
+from paygent.ledger import GateRow, Ledger, LedgerError
 
 log = logging.getLogger("paygent")
 
@@ -125,7 +125,12 @@ class AuditTrail:
             self._rows.clear()
             self._unwritten = rows[-QUEUE_MAX:]
         if rows:
-            ledger.record_gates(rows)
+            try:
+                ledger.record_gates(rows)
+            except LedgerError:
+                raise
+            except Exception:
+                log.exception("decisions could not be written to the audit trail; %d are left out", len(rows))
             self._unwritten = []
 
     @property

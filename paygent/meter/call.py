@@ -188,7 +188,7 @@ class Call:
         if not terms.listed:
             return Blocked("unlisted")
         output_tokens = self.max_output_tokens
-        if output_tokens is None:
+        if output_tokens is None or output_tokens < 0:
             output_tokens = habits.output_estimate(config.pre_call_buffer_tokens)
         input_tokens = int(self.input_bytes * habits.tokens_per_byte) + 1
         self.need_tokens = (input_tokens + output_tokens) * plan.safety_milli // 1000
@@ -199,7 +199,7 @@ class Call:
         config = tariff.plan.config
         input_tokens = int(self.input_bytes * self.habits.tokens_per_byte) + 1
         output_tokens = self.max_output_tokens
-        if output_tokens is None:
+        if output_tokens is None or output_tokens < 0:
             output_tokens = self.habits.output_estimate(config.pre_call_buffer_tokens)
         usage = Usage(input_tokens, output_tokens)
         rates = [tariff.terms(model).rates for model in config.cost_rates]
@@ -221,7 +221,7 @@ class Call:
                 input_tokens=0 if self.units else input_tokens,
                 output_tokens=0 if self.units else output_tokens,
             )
-            self.need_nusd = cost_nusd(usage, rates) * safety_milli // 1000 + 1
+            self.need_nusd = max(0, cost_nusd(usage, rates)) * safety_milli // 1000 + 1
         except UnpricedTokensError:
             self.need_nusd = 0
             self.meter.unpriced(self.model)

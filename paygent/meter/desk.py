@@ -89,8 +89,16 @@ class Desk:
 
     def after_tick(self, ledger: Ledger, boot_s: float) -> None:  # noqa: ARG002  # the port
         """On the ledger thread: bring changes that did not come through, and write the audit trail."""
+        if self._meter.degraded and not self._meter.pending_events:
+            ledger.settle([])  # nothing else would find out that it is back
+            self.reachable()
         while self._meter.changes:
-            self._meter.changes[0](ledger)
+            try:
+                self._meter.changes[0](ledger)
+            except LedgerError:
+                raise
+            except Exception:  # noqa: BLE001  # one that can never work must not hold up the others
+                self._meter.own_fault("bringing a change to the ledger")
             self._meter.changes.popleft()
         self._meter.audit.write(ledger, self._meter.now_us())
 
@@ -108,5 +116,5 @@ class Desk:
 
     def _forget(self, boot_s: float) -> None:
         for user_id, wallet in tuple(self._meter.wallets.items()):
-            if boot_s - wallet.touched_s > CACHED_S and wallet.forgettable:
-                self._meter.drop(user_id)
+            if boot_s - wallet.touched_s > CACHED_S:
+                self._meter.drop(user_id, wallet)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from paygent.core.balance import Denied
@@ -13,7 +13,7 @@ from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
 from paygent.core.models import GuardResult
 from paygent.core.windows import billing_period, session_window
 from paygent.ledger import DEFAULT_PLAN, Account, PlanRow, Session
-from paygent.meter import refusals, settlement
+from paygent.meter import refusals
 from paygent.meter.audit import fire
 from paygent.meter.call import Blocked, Call, Outcome, State
 from paygent.meter.wallet import Ask, Wallet
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 0.25  # the longest anyone waits for a ledger that does not answer
 SPENT_MEMORY_S = 0.25
+LOOK_S = 0.05
 POLL_FIRST_S = 0.01
 POLL_MAX_S = 0.25
 
@@ -37,18 +38,17 @@ class Gate:
 
     def begin(self, call: Call) -> None:
         """Gate *call*, waiting for the ledger where it must be asked."""
+        ask = None
         try:
             ask = self._admit(call)
             while ask is not None:
-                ask = self._resume(ask) if self._wait(ask.future) else self._impatient(ask)
+                ask = self._resume(ask) if self._wait(ask) else self._impatient(ask)
         except (PaygentLimitExceeded, PaygentUnavailable):
             raise
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
-            self._meter.own_fault("admitting a call")
-            call.state = State.PASSES
+            self._faulted(call, ask)
         except BaseException:
-            if ask is not None:
-                self._abandon(ask)
+            self._abandon(call, ask)
             raise
 
     async def begin_async(self, call: Call) -> None:
@@ -57,15 +57,13 @@ class Gate:
         try:
             ask = self._admit(call)
             while ask is not None:
-                ask = self._resume(ask) if await _wait_async(ask.future) else self._impatient(ask)
+                ask = self._resume(ask) if await self._wait_async(ask) else self._impatient(ask)
         except (PaygentLimitExceeded, PaygentUnavailable):
             raise
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
-            self._meter.own_fault("admitting a call")
-            call.state = State.PASSES
+            self._faulted(call, ask)
         except BaseException:
-            if ask is not None:
-                self._abandon(ask)
+            self._abandon(call, ask)
             raise
 
     def when_open(self, call: Call, then: Callable[[], None]) -> None:
@@ -79,12 +77,27 @@ class Gate:
             wallet.asks.append(ask)
         self._meter.exporter.submit(wallet)
 
-    def _wait(self, future: Future[Any]) -> bool:
-        """Wait for at most ``PATIENCE_S``; whether the answer is there."""
+    def _wait(self, ask: Ask) -> bool:
+        """Wait for a while; whether the answer is there."""
         if self._meter.exporter.is_current:
             self._meter.exporter.run_step()
-            return future.done()
-        return bool(wait((future,), timeout=PATIENCE_S).done)
+            return ask.future.done()
+        return bool(wait((ask.future,), timeout=self._patience_s(ask)).done)
+
+    async def _wait_async(self, ask: Ask) -> bool:
+        """The asynchronous twin; a cancelled caller leaves the future to its wallet."""
+        import asyncio  # whoever awaits has it; it would be a quarter of `import paygent`
+
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:  # some other event loop: it waits here, for a moment
+            return self._wait(ask)
+        done, _ = await asyncio.wait((asyncio.wrap_future(ask.future),), timeout=self._patience_s(ask))
+        return bool(done)
+
+    def _patience_s(self, ask: Ask) -> float:
+        """How long to wait before looking whether the ledger is away: long at first, then often."""
+        return max(PATIENCE_S - (self._boot() - ask.since_s), LOOK_S)
 
     def _admit(self, call: Call) -> Ask | None:
         if self._meter.closed:
@@ -98,9 +111,10 @@ class Gate:
         call.wallet = wallet
         ask = None
         with wallet.lock:
+            gone = wallet.gone
             wallet.touched_s = boot_s
-            outcome = call.attempt(wallet, boot_s) if not wallet.asks else None
-            if outcome is None:
+            outcome = call.attempt(wallet, boot_s) if not wallet.asks and not gone else None
+            if outcome is None and not gone:
                 if self._meter.degraded:
                     outcome = self._alone(wallet, call, boot_s)
                 else:
@@ -108,6 +122,8 @@ class Gate:
                     if wallet.asks is None:
                         wallet.asks = deque()
                     wallet.asks.append(ask)
+        if gone:  # dropped from memory between the look-up and the lock
+            return self._admit(call)
         if ask is not None:
             self._meter.exporter.submit(wallet)
             return ask
@@ -135,29 +151,44 @@ class Gate:
         """Nothing came for a while: is the ledger away, or are others only busy?"""
         call, boot_s = ask.call, self._boot()
         wallet = call.wallet
-        if wallet.answered_s >= ask.since_s and boot_s - ask.since_s < self._meter.options.busy_timeout_s:
+        waited_s = boot_s - ask.since_s
+        if waited_s < self._meter.options.busy_timeout_s and (
+            wallet.answered_s >= ask.since_s or not self._is_stalled(boot_s)
+        ):
             return ask
         if not self._withdraw(ask):
             return self._resume(ask)
+        is_away = wallet.answered_s < ask.since_s
+        if is_away:
+            self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
         with wallet.lock:
-            if wallet.answered_s >= ask.since_s:
+            if not is_away:
                 outcome: Outcome = Denied(wallet.refused[0] if wallet.refused else "total_spend", busy=True)
             else:
-                self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
                 outcome = self._alone(wallet, call, boot_s)
         self._conclude(call, wallet, outcome)
         return None
 
-    def _abandon(self, ask: Ask) -> None:
-        """The caller went away while it queued; what it was granted meanwhile goes back to the wallet."""
-        if (
-            not self._withdraw(ask)
-            and ask.future.result() is State.HELD
-            and settlement.claim(self._meter, ask.call)
-        ):
-            with ask.call.wallet.lock:
-                ask.call.release()
-            self.freed(ask.call.wallet)
+    def _is_stalled(self, boot_s: float) -> bool:
+        """Whether the ledger is at one request for too long; a busy process is no ledger that is away."""
+        asking_since_s = self._meter.exporter.asking_since_s
+        return asking_since_s is not None and boot_s - asking_since_s >= PATIENCE_S
+
+    def _faulted(self, call: Call, ask: Ask | None) -> None:
+        """A fault of ours at the gate: the call goes on, metered where it is held already."""
+        self._meter.own_fault("admitting a call")
+        if ask is not None and not self._withdraw(ask):
+            wait((ask.future,), timeout=PATIENCE_S)
+        if call.state is State.NEW:
+            call.state = State.PASSES
+
+    def _abandon(self, call: Call, ask: Ask | None) -> None:
+        """The caller went away at the gate; what it was granted meanwhile goes back to the wallet."""
+        if ask is not None and not self._withdraw(ask):
+            wait((ask.future,), timeout=PATIENCE_S)
+        if call.state is State.HELD:
+            self._meter.void(call)
+            self.freed(call.wallet)
 
     def _withdraw(self, ask: Ask) -> bool:
         """Take a caller out of the queue; false if it was served in that moment."""
@@ -178,6 +209,7 @@ class Gate:
 
     def judge_alone(self, wallet: Wallet, call: Call, boot_s: float) -> Outcome:
         """Judge *call* by what this process knows (the wallet's lock is held)."""
+        wallet.stale = True
         if wallet.tariff is None:
             self.open_alone(wallet, boot_s)
         account = wallet.account
@@ -241,7 +273,7 @@ class Gate:
             session_id=call.session_id,
             model=call.model,
             blocked=blocked,
-            metadata=dict(call.metadata) if call.metadata else None,
+            metadata=call.json_metadata(),
         )
 
     def announce(self, wallet: Wallet) -> None:
@@ -257,8 +289,8 @@ class Gate:
 
     def freed(self, wallet: Wallet) -> None:
         """Room came back to a wallet: whoever queues there may go on."""
-        if wallet.asks:
-            self.serve(wallet, None, busy=False)
+        if wallet.asks and self.serve(wallet, None, busy=False):
+            self._meter.exporter.submit(wallet)
 
     def serve(self, wallet: Wallet, denied: str | None, *, busy: bool) -> bool:
         """Let the queue in, first come, first served; true: the head needs the ledger (again)."""
@@ -322,11 +354,3 @@ def _answer(ask: Ask, outcome: Outcome) -> None:
     elif outcome is State.HELD:
         ask.call.release()
         ask.call.state = State.DONE
-
-
-async def _wait_async(future: Future[Any]) -> bool:
-    """The asynchronous twin of ``Gate._wait``; a cancelled caller leaves the future to its wallet."""
-    import asyncio  # whoever awaits has it; it would be a quarter of `import paygent`
-
-    done, _ = await asyncio.wait((asyncio.wrap_future(future),), timeout=PATIENCE_S)
-    return bool(done)

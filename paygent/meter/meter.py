@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -204,10 +205,15 @@ class Meter:
             if future.done() and not isinstance(future.exception(), LedgerError):
                 future.result()
             if not future.done() and not future.cancel():
+                future.add_done_callback(lambda done: self._once_more(change, done))
                 return False
             self.desk.trip("a change did not reach the ledger")
         self.changes.append(change)
         return False
+
+    def _once_more(self, change: Callable[[Ledger], None], done: Future[None]) -> None:
+        if isinstance(done.exception(), LedgerError):
+            self.changes.append(change)
 
     def void(self, call: Call) -> None:
         """Give back a hold without posting."""
@@ -225,17 +231,16 @@ class Meter:
             wallet.touched_s = wallet.ready_until_s = 0.0
             wallet.announce = True
         self.exporter.submit(wallet)
-        with self._lock:
-            if wallet.forgettable:
-                self.wallets.pop(user_id, None)
+        self.drop(user_id, wallet)
 
     def close(self, timeout_s: float) -> None:
         """Settle what is open, within *timeout_s*; what is not settled then stays in the journal."""
         self.settle_dropped()
         self.closed = True
+        ends_s = self.boot() + timeout_s
         flushed = self.exporter.flush(give_back=True)
         done = not wait((flushed,), timeout=timeout_s).not_done and flushed.exception() is None
-        if not self.exporter.stop(timeout_s):
+        if not self.exporter.stop(max(0.0, ends_s - self.boot())):
             log.warning("the ledger did not finish within %g s; what is open is in the journal", timeout_s)
         self.journal.close(remove=done and self.pending_events == 0)
         with contextlib.suppress(LedgerError):
@@ -273,7 +278,7 @@ class Meter:
         """The compiled plan of *row*, one object per content."""
         tariff = self._tariffs.get(row)
         if tariff is None:
-            config = PlanConfig.model_validate_json(row.config) if row.config else PlanConfig()
+            config = PlanConfig.from_backend(json.loads(row.config)) if row.config else PlanConfig()
             if row.config is None:
                 self.warn_once(
                     f"no plan {row.name}",
@@ -328,7 +333,7 @@ class Meter:
 
     def link_job(self, provider: str, job_id: str, alias: str) -> None:
         """Let a result file name its batch."""
-        self.exporter.call(lambda ledger: ledger.link_job(provider, job_id, alias))
+        settlement.deliver(self, lambda ledger: ledger.link_job(provider, job_id, alias))
 
     def job_results(self, provider: str, job_or_alias: str, lines: Sequence[JobLine]) -> None:
         """Count the results of a batch, once, from whichever process reads them."""
@@ -338,10 +343,12 @@ class Meter:
         """The live state of a user; see ``paygent.meter.live``."""
         return live_state(self, wallet)
 
-    def drop(self, user_id: str) -> None:
-        """Take a wallet out of memory."""
-        with self._lock:
-            self.wallets.pop(user_id, None)
+    def drop(self, user_id: str, wallet: Wallet) -> None:
+        """Take a wallet out of memory, if nothing is open in it; who holds it asks for another."""
+        with self._lock, wallet.lock:
+            if wallet.forgettable:
+                wallet.gone = True
+                self.wallets.pop(user_id, None)
 
 
 def _merged(carried: Payer, payer: Payer) -> Payer:

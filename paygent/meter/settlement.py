@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,7 +12,7 @@ from paygent.context import Payer
 from paygent.core.events import Event, to_model
 from paygent.core.pricing import UnpricedTokensError, cost_nusd, tool_cost_nusd
 from paygent.core.usage import Usage
-from paygent.ledger import Job
+from paygent.ledger import Job, Ledger, LedgerError
 from paygent.meter.audit import fire
 from paygent.meter.call import Call, State
 from paygent.meter.ids import id_for_key
@@ -235,15 +236,22 @@ def remember_job(meter: Meter, payer: Payer, provider: str, job_id: str, model: 
     assert payer.user_id is not None
     metadata = dict(payer.metadata) if payer.metadata else None
     job = Job(job_id, payer.user_id, payer.session_id, provider, model, metadata)
-    meter.exporter.call(lambda ledger: ledger.put_job(job))
+    deliver(meter, lambda ledger: ledger.put_job(job))
+
+
+def deliver(meter: Meter, change: Callable[[Ledger], None]) -> None:
+    """Have *change* done on the ledger thread, without waiting; while the ledger is away it is kept."""
+
+    def keep(done: Future[None]) -> None:
+        if isinstance(done.exception(), LedgerError):
+            meter.changes.append(change)
+
+    meter.exporter.call(change).add_done_callback(keep)
 
 
 def job_results(meter: Meter, provider: str, name: str, lines: Sequence[JobLine]) -> None:
     """Look up whose batch it is on the ledger thread, then post its lines; reading them twice counts once."""
-    found = meter.exporter.call(lambda ledger: ledger.job(provider, name))
-    found.add_done_callback(
-        lambda future: _post_job(meter, future.result(), lines) if not future.exception() else None
-    )
+    deliver(meter, lambda ledger: _post_job(meter, ledger.job(provider, name), lines))
 
 
 def _post_job(meter: Meter, job: Job | None, lines: Sequence[JobLine]) -> None:

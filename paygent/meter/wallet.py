@@ -111,7 +111,7 @@ class Wallet:
     """
 
     __slots__ = (
-        "account", "announce", "answered_s", "asks", "contended", "deadline_s", "events",
+        "account", "announce", "answered_s", "asks", "contended", "deadline_s", "events", "gone",
         "in_flight", "lease_id", "lock", "pair", "pair_model", "moved_to", "offset_us", "override", "period",
         "period_purse", "poll_at_s", "poll_s", "purses", "ready_until_s", "refused",
         "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
@@ -132,6 +132,7 @@ class Wallet:
         self.pair_model: str | None = None
         self.period_purse: Purse | None = None
         self.session_purse: Purse | None = None
+        self.gone = False
         self.asks: deque[Ask] | None = None
         self.events: list[Event] = []
         self.sent_events: list[Event] | None = None
@@ -253,7 +254,7 @@ class Wallet:
                     purse.lease += reply.lease.get(bucket, 0) - request.keep.get(bucket, 0)
                     if lowered:  # what was kept was worked out under the old plan
                         purse.lease = within(purse.lease, purse.held, purse.hard - purse.used - purse.others)
-                if self._is_over(purse):
+                if self._is_over(purse) or self._is_blank(purse):
                     del self.purses[bucket]
             self.deadline_s = self.sent_s + GRANT_TTL_S
             self._be_ready_until()
@@ -297,9 +298,9 @@ class Wallet:
         ends_us = min(self.period.end_us, self.session.window.end_us if self.session else self.period.end_us)
         ends_s = (ends_us - self.offset_us) / 1e6
         # Without a lease nothing renews what is known here: after a second the plan may be another.
-        self.ready_until_s = min(
-            ends_s, self.sent_s + FRESH_S if self.tariff.plan.unlimited else self.deadline_s
-        )
+        leased = any(purse.finite and purse.lease > 0 for purse in self.purses.values())
+        known_until_s = self.deadline_s if leased else self.sent_s + FRESH_S
+        self.ready_until_s = min(ends_s, known_until_s)
 
     def _known_purse(self, bucket: Bucket) -> Purse:
         purse = self.purses.get(bucket)
@@ -320,6 +321,15 @@ class Wallet:
             return all(purse.window.key != session.window.key for session in self._live_sessions())
         return purse.window.key != self.period.key
 
+    def _is_blank(self, purse: Purse) -> bool:
+        """Whether a model's purse says nothing: users choose the names, so such purses must not pile up."""
+        if purse.held or purse.unsettled or purse.posted or (purse.finite and purse.lease):
+            return False
+        if purse.scope in (TOTAL_SPEND, SESSION_SPEND):
+            return False
+        self.pair = None
+        return True
+
     def is_due(self, boot_s: float) -> bool:
         """Whether the ledger has something to hear from this wallet, or it something to hear back."""
         if self.asks:
@@ -327,7 +337,7 @@ class Wallet:
         if self.events or self.stale:
             return True
         leased = any(purse.finite and purse.lease > 0 for purse in self.purses.values())
-        return leased and boot_s >= self.sent_s + FRESH_S
+        return leased and boot_s >= self.sent_s + FRESH_S / 2
 
     @property
     def idle_lease(self) -> bool:

@@ -36,3 +36,20 @@ def test_a_given_estimate_is_the_same_for_every_thread(init):
 
     with ThreadPoolExecutor(16) as threads:
         assert sum(threads.map(run, range(16))) == 300
+
+
+def test_a_given_estimate_teaches_nothing_about_bytes(init):
+    """Calls whose input was given in tokens leave alone what is believed of the model's tokens per byte."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(100_000))
+    before = pg._meter.habits("m").tokens_per_byte
+    for _ in range(200):
+        pg.wrap(
+            lambda: ANSWER,
+            user_id="ada",
+            model="m",
+            provider="openai",
+            estimated_input_tokens=10,
+            estimated_max_tokens=0,
+        )
+    assert pg._meter.habits("m").tokens_per_byte == before

@@ -54,7 +54,6 @@ def full_disk(monkeypatch):
         return real(fd, data[:room])
 
     monkeypatch.setattr(journal_module.os, "write", write)
-    monkeypatch.setattr(journal_module, "keeps_reserved_space", lambda folder: False)
     return left
 
 
@@ -285,26 +284,6 @@ def test_a_full_disk_keeps_events_in_memory(journal, folder, full_disk, caplog):
     assert journal.shed([first, second]) == 1
     assert len([record for record in caplog.records if record.levelno == logging.ERROR]) <= 2
     assert "No space" in (journal.last_error or "")
-
-
-def test_a_disk_that_fills_while_a_file_grows_loses_nothing_in_memory(journal, folder, monkeypatch):
-    """A file that cannot get longer keeps what it has, and the event waits in memory until there is room."""
-
-    def reserve(fd, start, size):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(journal_module, "_SEGMENT_BYTES", 300)
-    monkeypatch.setattr(journal_module, "keeps_reserved_space", lambda folder: True)
-    first, second, third = event(), event(), event()
-    journal.append(first)
-    with monkeypatch.context() as full:
-        full.setattr(journal_module.os, "posix_fallocate", reserve)
-        journal.append(second)
-        assert not journal.writable
-        assert in_files(folder) == [first]
-    journal.append(third)
-    assert journal.writable
-    assert sorted(in_files(folder)) == sorted([first, second, third])
 
 
 def test_a_forked_child_keeps_no_journal_of_its_parent_locked(journal, folder):

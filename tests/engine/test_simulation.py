@@ -21,6 +21,8 @@ from paygent.testing.clock import FakeClock
 
 TOKEN = 1_000_000  # nano-dollars
 USERS = ("ada", "bob")
+CAPS = st.sampled_from([1000, 2000, 500, 200, 60, 0])  # tokens
+MORE_CAPS = st.sampled_from([1000, 500, 2000, 150])
 
 
 class Fleet(RuleBasedStateMachine):
@@ -28,10 +30,10 @@ class Fleet(RuleBasedStateMachine):
 
     @initialize(
         exact=st.booleans(),
-        processes=st.integers(1, 3),
-        cap=st.integers(0, 400),
-        session_cap=st.integers(50, 400),
-        model_cap=st.none() | st.integers(0, 400),
+        processes=st.sampled_from([3, 2, 1]),
+        cap=CAPS,
+        session_cap=MORE_CAPS,
+        model_cap=st.none() | MORE_CAPS,
     )
     def start(self, exact, processes, cap, session_cap, model_cap):
         self.clock = FakeClock()
@@ -74,7 +76,7 @@ class Fleet(RuleBasedStateMachine):
 
     # -- what may happen ------------------------------------------------------------------------------
 
-    @rule(cap=st.integers(0, 400))
+    @rule(cap=CAPS)
     def configure(self, cap):
         """The plan's cap is set; a lowered one leaves what is held and posted above it."""
         self.config = PlanConfig(
@@ -104,6 +106,21 @@ class Fleet(RuleBasedStateMachine):
         for scope in (TOTAL_SPEND, SESSION_SPEND):
             self.largest[scope] = max(self.largest[scope], tokens * TOKEN + 1)
         self.largest["model_limit:m"] = max(self.largest["model_limit:m"], tokens)
+
+    @rule(user=st.sampled_from(USERS), tokens=st.lists(st.integers(1, 200), min_size=3, max_size=9))
+    def compete(self, user, tokens):
+        """Every process in turn begins calls of one user, and all of them stay open."""
+        for number, amount in enumerate(tokens):
+            self.begin(number % 3, user, amount)
+
+    @rule(process=st.integers(0, 2), tokens=st.lists(st.integers(1, 60), min_size=1, max_size=12))
+    def spend(self, process, tokens):
+        """One call after the other, each at its estimate."""
+        for amount in tokens:
+            before = len(self.calls)
+            self.begin(process, "ada", amount)
+            if len(self.calls) > before:
+                self.finish(-1, amount)
 
     @precondition(lambda self: self.calls)
     @rule(pick=st.integers(0, 99), used=st.integers(0, 70))
@@ -245,7 +262,7 @@ class Fleet(RuleBasedStateMachine):
 
 
 class TestFleet(Fleet.TestCase):
-    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
 
     def runTest(self):  # noqa: N802  # unittest's name for the one test of a machine
         """Whatever happens to a fleet, its limits hold but for named causes, and each call counts once."""

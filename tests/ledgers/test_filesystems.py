@@ -7,8 +7,8 @@ from paygent.ledgers.filesystems import filesystem_of, network_filesystem
 MOUNTS = """\
 overlay / overlay rw,relatime 0 0
 tmpfs /tmp tmpfs rw 0 0
-server:/home /home nfs4 rw 0 0
-/dev/sdb1 /home/ada/local ext4 rw 0 0
+server:/data /data nfs4 rw 0 0
+/dev/sdb1 /data/ada/local ext4 rw 0 0
 //nas/share /mnt/the\\040share cifs rw 0 0
 user@host: /srv/far fuse.sshfs rw 0 0
 nonsense
@@ -21,9 +21,9 @@ nonsense
         ("/var/lib/app", "overlay"),
         ("/tmp", "tmpfs"),
         ("/tmpfiles", "overlay"),
-        ("/home/bob", "nfs4"),
-        ("/home/ada/local/p", "ext4"),
-        ("/home/ada/local2", "nfs4"),
+        ("/data/bob", "nfs4"),
+        ("/data/ada/local/p", "ext4"),
+        ("/data/ada/local2", "nfs4"),
         ("/mnt/the share/p", "cifs"),
         ("/srv/far/away", "fuse.sshfs"),
     ],

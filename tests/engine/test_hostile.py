@@ -28,7 +28,10 @@ def attempt(pg, user="u", *, max_tokens=100, metadata=None, spend=100):
 def test_a_negative_max_tokens_reserves_no_less_than_nothing_said(pg):
     """A call that claims a negative output makes no room for others."""
     pg.configure_plan(
-        "default", PlanConfig(max_spend_per_period=1.0, pre_call_estimate=True, cost_rates=RATES)
+        "default",
+        PlanConfig(
+            max_spend_per_period=1.0, pre_call_estimate=True, pre_call_buffer_tokens=10, cost_rates=RATES
+        ),
     )
     with pg._meter.call(Payer("u"), "openai", "chat", "m", 4, -(10**9)):
         admitted = sum(passes(pg) for _ in range(50))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -127,9 +126,8 @@ class Metering:
             who = meter.payer(payer)
             if who is None:
                 return None
-            # The gate counts in bytes: as many as this model's habits turn into the tokens given.
-            input_bytes = math.ceil((given - 1) / meter.habits(model).tokens_per_byte) if given else 0
-            bracket = meter.call(who, provider, "wrap", model, input_bytes, most)
+            bracket = meter.call(who, provider, "wrap", model, 0, most)
+            bracket.input_tokens = given or None
             payer.metered = True  # what happens inside is counted by this bracket
             return bracket
         return None

@@ -83,6 +83,7 @@ class Call:
         self.operation = operation
         self.model = model
         self.input_bytes = input_bytes
+        self.input_tokens: int | None = None  # where the caller gave his own estimate
         self.max_output_tokens = max_output_tokens
         self.units = units
         self.pid = meter.pid
@@ -168,7 +169,8 @@ class Call:
     @property
     def input_estimate(self) -> int:
         """Input tokens as far as they are known before the call."""
-        return int(self.input_bytes * self.habits.tokens_per_byte) + 1
+        given = self.input_tokens
+        return given if given is not None else int(self.input_bytes * self.habits.tokens_per_byte) + 1
 
     def size(self, tariff: Tariff) -> Blocked | None:
         """Work out under *tariff* what the call may need; or say why no plan covers it."""
@@ -190,14 +192,14 @@ class Call:
         output_tokens = self.max_output_tokens
         if output_tokens is None or output_tokens < 0:
             output_tokens = habits.output_estimate(config.pre_call_buffer_tokens)
-        input_tokens = int(self.input_bytes * habits.tokens_per_byte) + 1
+        input_tokens = self.input_estimate
         self.need_tokens = (input_tokens + output_tokens) * plan.safety_milli // 1000
         return self._price(terms, plan.safety_milli, input_tokens, output_tokens, config)
 
     def _size_unknown_model(self, tariff: Tariff) -> None:
         """Only the answer will name the model: the dearest rate of the plan stands in for it."""
         config = tariff.plan.config
-        input_tokens = int(self.input_bytes * self.habits.tokens_per_byte) + 1
+        input_tokens = self.input_estimate
         output_tokens = self.max_output_tokens
         if output_tokens is None or output_tokens < 0:
             output_tokens = self.habits.output_estimate(config.pre_call_buffer_tokens)

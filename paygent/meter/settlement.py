@@ -78,7 +78,11 @@ def settle(
                 description=description and storable(description), cost_explicit=int(cost is not None)
             )
         if not bill.estimated and call.source == "auto":
-            call.habits.learn(call.input_bytes, usage.input_tokens, usage.output_tokens)
+            call.habits.learn(
+                0 if call.input_tokens is not None else call.input_bytes,
+                usage.input_tokens,
+                usage.output_tokens,
+            )
         post(meter, call, event)
     except BaseException:
         with call.wallet.lock:

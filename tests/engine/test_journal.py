@@ -53,7 +53,7 @@ def full_disk(monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(fd, data[:room])
 
-    monkeypatch.setattr(journal_module.os, "write", write)
+    monkeypatch.setattr(journal_module, "_write", write)
     return left
 
 

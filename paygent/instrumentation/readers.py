@@ -40,7 +40,7 @@ class Reader:
 
     def see(self, event: Any) -> bool:
         """Take in one event; return whether usage is final now."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each kind of stream has a reader of its own
 
     def _count(self, value: Any) -> None:
         if isinstance(value, str):

@@ -9,7 +9,7 @@ from typing import Any
 
 from paygent.client import Paygent
 from paygent.context import Payer, current_payer, set_payer
-from paygent.limit_response import LimitResponder, Offer, UpgradeUrl, find_refusal
+from paygent.web.limit_response import LimitResponder, Offer, UpgradeUrl, find_refusal
 from paygent_starlette._replies import HTTPReply, Message, Reply, Scope, Send, SocketReply
 from paygent_starlette._users import FindUser, from_scope, is_async, resolved, resolved_async
 

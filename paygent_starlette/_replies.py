@@ -7,7 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from paygent.limit_response import Declined, LimitResponder, LimitResponse
+from paygent.web.limit_response import Declined, LimitResponder, LimitResponse
 
 log = logging.getLogger("paygent")
 

@@ -47,6 +47,12 @@ def test_no_file_names_a_package_index():
     assert found(re.compile("|".join(map(re.escape, INDEX_HOSTS)), re.IGNORECASE)) == []
 
 
+def test_no_file_is_a_leftover_of_an_editor():
+    """What editors and patches leave behind is not part of the project."""
+    leftovers = (".orig", ".rej", ".bak", "~", ".swp")
+    assert [str(path.relative_to(ROOT)) for path in files() if path.name.endswith(leftovers)] == []
+
+
 def test_no_file_holds_a_developers_path():
     """No file holds an absolute path that exists on one developer's machine only."""
     assert found(DEVELOPER_PATH) == []

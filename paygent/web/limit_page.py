@@ -38,7 +38,7 @@ _PAGE = """<!doctype html>
 
 def page(problem: Mapping[str, Any]) -> str:
     """
-    Word a problem object (see :mod:`paygent.limit_response`) as HTML.
+    Word a problem object (see :mod:`paygent.web.limit_response`) as HTML.
 
     Every text is escaped; there are no scripts and no outside resources.
     """

@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
 
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable, Refusal
-from paygent.limit_page import content_policy, page
+from paygent.web.limit_page import content_policy, page
 
 log = logging.getLogger("paygent")
 

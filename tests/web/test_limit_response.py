@@ -4,7 +4,7 @@ import pytest
 
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable, Refusal
 from paygent.core.models import GuardResult
-from paygent.limit_response import LimitResponder, Offer, find_refusal, negotiated
+from paygent.web.limit_response import LimitResponder, Offer, find_refusal, negotiated
 
 MAY = datetime(2026, 5, 1, tzinfo=timezone.utc)
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

@@ -107,9 +107,8 @@ class Metering:
     def _payer(self, user_id: object, session_id: object, metadata: object, provider: str | None) -> Payer:
         if provider is not None:
             self._registry.get(provider)
-        return Payer(
-            checked_user_id(user_id), checked_session_id(session_id), None, checked_metadata(metadata)
-        )
+        user, session = checked_user_id(user_id), checked_session_id(session_id)
+        return Payer(user, session, None, checked_metadata(metadata)).within(current_payer())
 
     def _bracket(
         self, payer: Payer, model: str | None, provider: str | None, given: int | None, most: int | None
@@ -204,13 +203,14 @@ def _close(call: Any) -> None:
 
 def _recorded_for(user_id: str | None, metadata: Any) -> Payer | None:
     """Who pays for a manual event: the user given, else the context's, who may only be resolved now."""
-    if user_id is not None:
-        return Payer(user_id, None, None, metadata)
     context = current_payer()
+    if user_id is not None:
+        return Payer(user_id, None, None, metadata).within(context)
     if context is None or context.exempt:
         return None
     if context.user_id is None and context.resolve is not None:
         context.user_id = checked_user_id(context.resolve())
     if context.user_id is None:
         return None
-    return Payer(context.user_id, context.session_id, None, metadata or context.metadata)
+    payer = Payer(context.user_id, context.session_id, None, metadata or context.metadata)
+    return payer.within(context)

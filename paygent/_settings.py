@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 BASE_URL = "https://api.paygent.to"
 DEFAULT_DB = "~/.paygent/local.db"
@@ -52,3 +54,18 @@ def backend(api_key: str | None, base_url: str | None) -> tuple[str | None, str]
     """Key and address of the backend, from the arguments or else the environment; no key means local mode."""
     key = api_key or os.environ.get("PAYGENT_API_KEY") or None
     return key, base_url or os.environ.get("PAYGENT_BASE_URL") or BASE_URL
+
+
+def journal_folder(journal_dir: str | os.PathLike[str] | None, ledger: str) -> Path | None:
+    """
+    The folder for the journals of *ledger*, where one is asked for.
+
+    Each ledger has its own, so that no process recovers into its ledger what belongs to another. Who signs in
+    to it is not part of its name: a new password must not orphan what the old one left.
+    """
+    chosen = journal_dir or os.environ.get("PAYGENT_JOURNAL_DIR") or None
+    if chosen is None:
+        return None
+    url = urlsplit(ledger)
+    store = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
+    return Path(chosen).expanduser().absolute() / hashlib.sha256(store.encode()).hexdigest()[:16]

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Literal
 
-from paygent import _settings, instrumentation
+from paygent import _settings, instrumentation, propagation
 from paygent._metering import Metering
 from paygent._shelter import Sheltered
 from paygent._users import Users
@@ -58,6 +58,10 @@ class Paygent(Metering, Users):
         include_usage: Ask OpenAI-compatible streams for usage: always, never, or on OpenAI's own host (None).
         busy_timeout: Seconds a call waits while other calls hold what is left.
         model_aliases: Deployment names by the model behind them, as in ``{"my-azure": "gpt-4o"}``.
+        journal_dir: Folder for the journals of this machine's processes, also ``PAYGENT_JOURNAL_DIR``; beside
+            the SQLite file by default. Each ledger has a folder of its own in it.
+        flush_on_request_end: Settle before a web response ends, for platforms that freeze a process then.
+        propagate_threads: Carry the user into threads and executors that are started for him.
     """
 
     _instance: Paygent | None = None
@@ -96,6 +100,9 @@ class Paygent(Metering, Users):
         include_usage: bool | None = None,
         busy_timeout: float = 2.0,
         model_aliases: dict[str, str] | None = None,
+        journal_dir: str | os.PathLike[str] | None = None,
+        flush_on_request_end: bool = False,
+        propagate_threads: bool = False,
     ) -> Paygent:
         """
         Create the process's Paygent; an earlier one is shut down first. The class documents the arguments.
@@ -112,20 +119,22 @@ class Paygent(Metering, Users):
             flush_interval=flush_interval, max_batch_size=max_batch_size, max_queue_size=max_queue_size,
             refresh_interval=refresh_interval, busy_timeout=busy_timeout,
         )  # fmt: skip
+        url = _settings.ledger_url(ledger, db_path)
         options = Options(
             raise_on_hard_gate, fail_open, unattributed, no_plan, unpriced, on_cancel, include_usage,
             busy_timeout, int(max_batch_size), flush_interval, int(max_queue_size), dict(model_aliases or {}),
+            _settings.journal_folder(journal_dir, url), flush_on_request_end,
         )  # fmt: skip
-        key, url = _settings.backend(api_key, base_url)
-        if key is not None:
-            _warn_of_backend(url, strict=strict_backend)
+        key, backend_url = _backend(api_key, base_url, strict=strict_backend)
         configured = read_plans(plans) if plans is not None else {}
-        meter = Meter(open_ledger(_settings.ledger_url(ledger, db_path)), options)
-        pg = cls._replace(cls(meter, registry or ProviderRegistry(), key, url))
+        meter = Meter(open_ledger(url), options)
+        pg = cls._replace(cls(meter, registry or ProviderRegistry(), key, backend_url))
         for name, config in configured.items():
             pg.configure_plan(name, config)
         if auto_instrument:
             pg.instrument()
+        if propagate_threads:
+            propagation.patch_threads()
         return pg
 
     @classmethod
@@ -169,6 +178,7 @@ class Paygent(Metering, Users):
             if Paygent._instance is self:
                 Paygent._instance = None
                 instrumentation.uninstrument()
+                propagation.unpatch_threads()
         with Sheltered(self._meter, "closing"):
             self._meter.close(timeout)
 
@@ -210,6 +220,11 @@ class Paygent(Metering, Users):
         return instrumentation.is_instrumented()
 
     @property
+    def flush_on_request_end(self) -> bool:
+        """Whether the web plugins settle before a response ends."""
+        return self._meter.options.flush_on_request_end
+
+    @property
     def pending_events(self) -> int:
         """Events not yet in the ledger."""
         return self._meter.pending_events
@@ -244,14 +259,18 @@ class Paygent(Metering, Users):
         self._meter.callbacks.session_start.append(callback)
 
 
-def _warn_of_backend(base_url: str, *, strict: bool) -> None:
+def _backend(api_key: str | None, base_url: str | None, *, strict: bool) -> tuple[str | None, str]:
     """This version has no backend client: it says so, and works on the local ledger."""
+    key, base_url = _settings.backend(api_key, base_url)
+    if key is None:
+        return key, base_url
     warning = PaygentBackendUnreachable(
         f"no connection to the backend at {base_url}: this version keeps to the local ledger"
     )
     if strict:
         raise warning
     warnings.warn(warning, stacklevel=3)
+    return key, base_url
 
 
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()

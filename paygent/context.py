@@ -5,15 +5,25 @@ from __future__ import annotations
 import functools
 import inspect
 import numbers
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 USER_ID_LENGTH_MAX = 512
 _IDENTIFIERS = frozenset(("uuid", "bson.objectid"))  # types that are their text
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Tally(Protocol):
+    """Hears of the calls of one web request; it counts, and never locks, waits or raises."""
+
+    def admitted(self) -> None:
+        """A call of the request passed the gate."""
+
+    def posted(self, cost_nusd: int, tokens: int, soft: Any) -> None:
+        """A call of the request is settled; *soft* is the purse at its soft mark, or ``None``."""
 
 
 class Payer:
@@ -23,10 +33,15 @@ class Payer:
     One object per block, shared by every thread and task that inherits the block: what is resolved late
     (``user_id`` through ``resolve``) is seen by all of them. ``exempt`` lets calls pass unmetered;
     ``metered`` says that an enclosing bracket already counts what happens inside, and ``reports_only`` that a
-    closed gate is reported and the call runs all the same.
+    closed gate is reported and the call runs all the same. ``tally`` is told of each call.
     """
 
-    __slots__ = ("user_id", "session_id", "plan", "metadata", "exempt", "metered", "resolve", "reports_only")
+    # Awaited before an asynchronous call, where a subclass can find the user only so; then it forgets itself.
+    identify: Callable[[], Awaitable[None]] | None = None
+
+    __slots__ = (
+        "user_id", "session_id", "plan", "metadata", "exempt", "metered", "resolve", "reports_only", "tally",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -47,6 +62,13 @@ class Payer:
         self.metered = metered
         self.resolve = resolve
         self.reports_only = False
+        self.tally: Tally | None = None
+
+    def within(self, outer: Payer | None) -> Payer:
+        """Take over what is true of the block around, whoever pays: whether it only reports, and its tally."""
+        if outer is not None:
+            self.reports_only, self.tally = outer.reports_only, outer.tally
+        return self
 
 
 _payer: ContextVar[Payer | None] = ContextVar("paygent_payer", default=None)

@@ -95,7 +95,7 @@ class Delivery:
     def recover(self) -> None:
         """Take over the journals of dead processes."""
         try:
-            with contextlib.closing(dead_journals(self._ledger.journal_dir, self._lease_id)) as journals:
+            with contextlib.closing(dead_journals(self._journal.folder, self._lease_id)) as journals:
                 for left in journals:
                     self._take_over(left)
         except OSError as error:  # of the files; the ledger's are LedgerErrors

@@ -69,7 +69,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path | None, lease_id: str) -> None:
-        self._folder = folder
+        self.folder = folder
         self._lease_id = lease_id
         self._lock = threading.Lock()
         self._segments: list[_Segment] = []
@@ -84,7 +84,7 @@ class Journal:
 
     def append(self, event: Event) -> None:
         """Write one event; when this returns the kernel has it."""
-        if self._folder is None:
+        if self.folder is None:
             return
         line = _line(encode(event))
         with self._lock:
@@ -100,7 +100,7 @@ class Journal:
     @property
     def writable(self) -> bool:
         """Whether everything appended so far is in a file."""
-        return self._folder is not None and not self._unwritten
+        return self.folder is not None and not self._unwritten
 
     @property
     def shed_count(self) -> int:
@@ -148,8 +148,8 @@ class Journal:
     def set_aside(self, event: Event, reason: str) -> None:
         """Keep an event that no ledger can take where a person finds it."""
         log.error("event %s of user %r cannot be stored (%s)", event.id, event.user_id, reason)
-        if self._folder is not None:
-            with contextlib.suppress(OSError), (self._folder / "rejected.lines").open("ab") as file:
+        if self.folder is not None:
+            with contextlib.suppress(OSError), (self.folder / "rejected.lines").open("ab") as file:
                 file.write(_line(encode(event)))
 
     def close(self, *, remove: bool) -> None:
@@ -193,14 +193,14 @@ class Journal:
         raise OSError(errno.ENOSPC, "the disk is full")
 
     def _open(self) -> _Segment:
-        assert self._folder is not None
-        self._folder.mkdir(parents=True, exist_ok=True)
-        kind = network_filesystem(self._folder)
+        assert self.folder is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kind = network_filesystem(self.folder)
         if kind is not None:
             raise OSError(errno.ENOTSUP, f"a journal cannot be kept on a network file system ({kind})")
         name = self._lease_id if not self._opened else f"{self._lease_id}-{self._opened}"
         self._opened += 1
-        path, header = self._folder / (name + SUFFIX), _header(self._lease_id)
+        path, header = self.folder / (name + SUFFIX), _header(self._lease_id)
         segment = self._current = _Segment(path, _new_file(path, header))
         segment.length = len(header)
         self._segments.append(segment)
@@ -213,7 +213,7 @@ class Journal:
         for event_id, event in tuple(self._unwritten.items()):
             self._write(event_id, _line(encode(event)))
             del self._unwritten[event_id]
-        log.info("the journal in %s can be written again", self._folder)
+        log.info("the journal in %s can be written again", self.folder)
 
     def _tidy(self) -> None:
         for segment in tuple(self._segments):
@@ -240,7 +240,7 @@ class Journal:
 
     def _failed(self, error: OSError) -> None:
         if str(error) != self.last_error:
-            log.error("the journal in %s cannot be written: %s; events wait in memory", self._folder, error)
+            log.error("the journal in %s cannot be written: %s; events wait in memory", self.folder, error)
         self.last_error = str(error)
 
 

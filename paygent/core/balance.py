@@ -72,8 +72,8 @@ def reserve(
         balance = balances.get(scope)
         if balance is None or balance.limit >= UNLIMITED:
             continue
-        if not _admits(balance.room, amount, exact):
-            if not _admits(balance.limit - balance.posted, amount, exact):
+        if not admits(balance.room, amount, exact):
+            if not admits(balance.limit - balance.posted, amount, exact):
                 spent = spent or scope
             else:
                 busy = busy or scope
@@ -88,8 +88,12 @@ def reserve(
     )
 
 
-def _admits(room: int, need: int, exact: bool) -> bool:
-    """Whether *need* may be taken from *room*; a room of nothing admits nothing, not even a need of 0."""
+def admits(room: int, need: int, exact: bool) -> bool:
+    """
+    Whether *need* may be taken from *room*: whole if *exact*, else as soon as there is any room at all.
+
+    A room of nothing admits nothing, not even a need of 0.
+    """
     return room > 0 and (not exact or need <= room)
 
 

@@ -41,8 +41,7 @@ class Keywords(NamedTuple):
             exempt=context.exempt,
             metered=context.metered,
             resolve=context.resolve,
-        )
-        payer.reports_only = context.reports_only
+        ).within(context)
         if "user_id" in self.given and self.user_id != context.user_id:
             payer.user_id, payer.session_id, payer.plan = self.user_id, None, None
             payer.resolve, payer.exempt = None, False

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from paygent.context import Payer, current_payer
 from paygent.instrumentation import imports, keywords
 from paygent.instrumentation._report import VISIBLE, log, report
 from paygent.instrumentation.exchange import Exchange, Passed, open_exchange
@@ -49,6 +50,17 @@ def begin(provider: str, client: Any, options: Any, kwargs: Mapping[str, Any]) -
         return None
 
 
+async def _identified(payer: Payer) -> None:
+    """Let a web plugin find the user where only awaiting can; a fault in that leaves the call to nobody."""
+    try:
+        if payer.identify is not None:
+            await payer.identify()
+    except VISIBLE:
+        raise
+    except Exception as error:  # noqa: BLE001  # the boundary between our faults and the caller
+        report("find the user", error)
+
+
 # --- the twins --------------------------------------------------------------------------------------------
 
 
@@ -69,6 +81,9 @@ def _sync_request(original: Callable[..., Any], provider: str) -> Callable[..., 
 def _async_request(original: Callable[..., Any], provider: str) -> Callable[..., Any]:
     @functools.wraps(original)
     async def request(self: Any, cast_to: Any, options: Any, *args: Any, **kwargs: Any) -> Any:
+        payer = current_payer()
+        if payer is not None and payer.identify is not None:
+            await _identified(payer)
         exchange = begin(provider, self, options, kwargs)
         if exchange is None:
             return await original(self, cast_to, options, *args, **kwargs)

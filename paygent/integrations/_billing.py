@@ -58,8 +58,7 @@ class Billing:
         if context is not None and through_sdk and self._is_seen():
             return None
         payer = Payer(self._user_id, self._session_id, None, self._metadata)
-        payer.reports_only = context is not None and context.reports_only
-        return self.meter.payer(payer)
+        return self.meter.payer(payer.within(context))
 
     def _is_seen(self) -> bool:
         """Whether the patched SDK counts what is called in this context."""

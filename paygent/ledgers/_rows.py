@@ -239,16 +239,16 @@ def _grant(request: LeaseRequest, plan: CompiledPlan, reply: LeaseReply) -> None
     """
     Grant the need of the request, or the slice it wants, into ``reply.lease``.
 
-    What the process itself keeps idle counts as room for its need; only its open holds do not.
+    What the process itself keeps idle counts as room; only its open holds do not. A slice that is wanted
+    is the whole of what is idle afterwards, not one on top of what was.
     """
     scopes = request.need or request.want
     buckets = {scope: bucket_of(scope, reply.period, reply.session) for scope in scopes}
-    base = request.held if request.need else reply.lease
     balances = {
         scope: Balance(
             limit=plan.limit_of(scope).hard,
             posted=reply.posted.get(bucket, 0),
-            held=reply.others.get(bucket, 0) + base.get(bucket, 0),
+            held=reply.others.get(bucket, 0) + request.held.get(bucket, 0),
         )
         for scope, bucket in buckets.items()
         if bucket is not None
@@ -269,7 +269,7 @@ def _grant(request: LeaseRequest, plan: CompiledPlan, reply: LeaseReply) -> None
     for scope, amount in granted.items():
         bucket = buckets[scope]
         assert bucket is not None
-        reply.lease[bucket] = max(reply.lease.get(bucket, 0), base.get(bucket, 0) + amount)
+        reply.lease[bucket] = max(reply.lease.get(bucket, 0), request.held.get(bucket, 0) + amount)
 
 
 def bucket_of(scope: str, period: Window, session: Session | None) -> Bucket | None:

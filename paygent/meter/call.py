@@ -6,23 +6,23 @@ import enum
 import json
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paygent.core.balance import UNLIMITED, Balance, Denied, covers, reserve
 from paygent.core.plan import MODEL_LIMIT, SESSION_SPEND, TOTAL_SPEND
-from paygent.core.pricing import UnpricedTokensError, cost_nusd
 from paygent.core.usage import Usage
+from paygent.meter import nesting
+from paygent.meter.sizing import Blocked, size
 
 if TYPE_CHECKING:
     from paygent.context import Payer
-    from paygent.core.models import PlanConfig
     from paygent.ledger import Session
+    from paygent.meter.habits import Habits
     from paygent.meter.meter import Meter
     from paygent.meter.tariff import Tariff, Terms
     from paygent.meter.wallet import Purse, Wallet
 
 NO_UNITS = Usage()
-_AUSD_PER_NUSD_MILLI = 10**12
 
 
 class State(enum.IntEnum):
@@ -33,12 +33,6 @@ class State(enum.IntEnum):
     HELD = 2
     DEFERRED = 3  # a stream owns the settlement
     DONE = 4
-
-
-class Blocked(NamedTuple):
-    """No ledger needs to be asked for this: ``reason`` is ``unlisted``, ``unpriced`` or ``no_plan``."""
-
-    reason: str
 
 
 # What became of a call at the gate; State is HELD or PASSES.
@@ -61,6 +55,9 @@ class Call:
         "purses", "session", "session_id", "soft", "source", "started_us", "state", "tariff",
         "terms", "units", "unsettled", "user_id", "wallet",
     )  # fmt: skip
+
+    terms: Terms  # once it is sized
+    habits: Habits
 
     def __init__(
         self,
@@ -98,6 +95,8 @@ class Call:
 
     def __enter__(self) -> Call:
         self.meter.gate.begin(self)
+        if self.payer.tally is not None:
+            self.payer.tally.admitted()
         return self
 
     def __exit__(
@@ -108,6 +107,8 @@ class Call:
 
     async def __aenter__(self) -> Call:
         await self.meter.gate.begin_async(self)
+        if self.payer.tally is not None:
+            self.payer.tally.admitted()
         return self
 
     async def __aexit__(
@@ -158,6 +159,7 @@ class Call:
         """A stream settles this call from now on."""
         if self.state is State.HELD:
             self.state = State.DEFERRED
+            nesting.remember(self)
 
     @property
     def is_open(self) -> bool:
@@ -171,68 +173,6 @@ class Call:
         """Input tokens as far as they are known before the call."""
         given = self.input_tokens
         return given if given is not None else int(self.input_bytes * self.habits.tokens_per_byte) + 1
-
-    def size(self, tariff: Tariff) -> Blocked | None:
-        """Work out under *tariff* what the call may need; or say why no plan covers it."""
-        self.tariff = tariff
-        plan = tariff.plan
-        config = plan.config
-        self.terms = terms = tariff.terms(self.model or "", self.provider)
-        self.habits = habits = terms.habits
-        if self.forced:
-            self.need_nusd = self.need_tokens = 0
-            return None
-        if tariff.blocks_all:
-            return Blocked("no_plan")
-        if self.model is None:
-            self._size_unknown_model(tariff)
-            return None
-        if not terms.listed:
-            return Blocked("unlisted")
-        output_tokens = self.max_output_tokens
-        if output_tokens is None or output_tokens < 0:
-            output_tokens = habits.output_estimate(config.pre_call_buffer_tokens)
-        input_tokens = self.input_estimate
-        self.need_tokens = (input_tokens + output_tokens) * plan.safety_milli // 1000
-        return self._price(terms, plan.safety_milli, input_tokens, output_tokens, config)
-
-    def _size_unknown_model(self, tariff: Tariff) -> None:
-        """Only the answer will name the model: the dearest rate of the plan stands in for it."""
-        config = tariff.plan.config
-        input_tokens = self.input_estimate
-        output_tokens = self.max_output_tokens
-        if output_tokens is None or output_tokens < 0:
-            output_tokens = self.habits.output_estimate(config.pre_call_buffer_tokens)
-        usage = Usage(input_tokens, output_tokens)
-        rates = [tariff.terms(model).rates for model in config.cost_rates]
-        costs = [cost_nusd(usage, rate) for rate in rates if rate is not None]
-        self.need_nusd = max(costs, default=0) * tariff.plan.safety_milli // 1000 + 1
-
-    def _price(
-        self, terms: Terms, safety_milli: int, input_tokens: int, output_tokens: int, config: PlanConfig
-    ) -> Blocked | None:
-        rates = terms.rates
-        if rates is not None and self.units is None and rates.input_ausd is not None:
-            ausd = input_tokens * rates.input_ausd + output_tokens * (rates.output_ausd or 0)
-            self.need_nusd = ausd * safety_milli // _AUSD_PER_NUSD_MILLI + 1
-            return None
-        try:
-            if rates is None:
-                raise UnpricedTokensError("input", input_tokens)
-            usage = (self.units or NO_UNITS)._replace(
-                input_tokens=0 if self.units else input_tokens,
-                output_tokens=0 if self.units else output_tokens,
-            )
-            self.need_nusd = max(0, cost_nusd(usage, rates)) * safety_milli // 1000 + 1
-        except UnpricedTokensError:
-            self.need_nusd = 0
-            self.meter.unpriced(self.model)
-            if (
-                self.meter.blocks_unpriced
-                and min(config.max_spend_per_period, config.max_spend_per_session) < 1e18
-            ):
-                return Blocked("unpriced")
-        return None
 
     def need_by_scope(self) -> dict[str, int]:
         """What the call needs, for the ledger; nothing before its plan is known."""
@@ -265,7 +205,7 @@ class Call:
             return None
         if not wallet.account.sdk_enabled:  # type: ignore[union-attr]  # known once there is a tariff
             return State.PASSES
-        if tariff is not self.tariff and (blocked := self.size(tariff)) is not None:
+        if tariff is not self.tariff and (blocked := size(self, tariff)) is not None:
             return blocked
         purses = self._purses(wallet, boot_s)
         if purses is None:
@@ -289,7 +229,7 @@ class Call:
         """Judge by what is known here, against the whole limit: the ledger is away or was overridden."""
         tariff = wallet.tariff
         assert tariff is not None
-        if tariff is not self.tariff and (blocked := self.size(tariff)) is not None:
+        if tariff is not self.tariff and (blocked := size(self, tariff)) is not None:
             return blocked
         purses = purses or self._purses(wallet, boot_s)
         assert purses is not None
@@ -346,9 +286,22 @@ class Call:
                 self.soft = tokens
         self.purses = purses
         self.wallet = wallet
+        if (
+            period.lease - period.held < period.low
+            or session.lease - session.held < session.low
+            or (tokens is not None and tokens.lease - tokens.held < tokens.low)
+        ):
+            wallet.wish(self)
         self.started_us = int(boot_s * 1e6) + wallet.offset_us
         self.unsettled = True
         self.state = State.HELD
+
+    def holds_on(self, purse: Purse) -> int:
+        """What this call holds on *purse*."""
+        period, session, tokens, _ = self.purses
+        if purse is tokens:
+            return self.need_tokens
+        return self.need_nusd if purse is period or purse is session else 0
 
     def json_metadata(self) -> dict[str, Any] | None:
         """The caller's metadata as JSON can hold it: what it cannot is kept as text."""

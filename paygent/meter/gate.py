@@ -15,7 +15,9 @@ from paygent.core.windows import billing_period, session_window
 from paygent.ledger import DEFAULT_PLAN, Account, PlanRow, Session
 from paygent.meter import refusals
 from paygent.meter.audit import fire
-from paygent.meter.call import Blocked, Call, Outcome, State
+from paygent.meter.call import Call, Outcome, State
+from paygent.meter.nesting import must_not_wait, open_streams
+from paygent.meter.sizing import Blocked
 from paygent.meter.wallet import Ask, Wallet
 
 if TYPE_CHECKING:
@@ -118,7 +120,7 @@ class Gate:
                 if self._meter.degraded:
                     outcome = self._alone(wallet, call, boot_s)
                 else:
-                    ask = Ask(call, boot_s)
+                    ask = Ask(call, boot_s, open_streams())
                     if wallet.asks is None:
                         wallet.asks = deque()
                     wallet.asks.append(ask)
@@ -127,7 +129,7 @@ class Gate:
         if ask is not None:
             self._meter.exporter.submit(wallet)
             return ask
-        if outcome is not State.HELD or call.soft is not None or wallet.announce:
+        if outcome is not State.HELD or call.soft is not None or wallet.announce or wallet.thirsty:
             self._conclude(call, wallet, outcome)
         return None
 
@@ -136,6 +138,9 @@ class Gate:
         if outcome is State.HELD:
             if call.soft is not None:
                 self.crossed_soft(call, call.soft)
+            if wallet.thirsty:
+                wallet.thirsty = False
+                self._meter.exporter.submit(wallet)
             self.announce(wallet)
         elif outcome is State.PASSES:
             call.state = State.PASSES
@@ -315,6 +320,9 @@ class Gate:
             outcome = ask.call.attempt(wallet, boot_s)
             if outcome is None and denied is not None:
                 wallet.refused = (denied, self._is_exact(wallet), ask.call.need_by_scope().get(denied, 0))
+                if busy and self._turn_away_nested(wallet, denied, served):
+                    denied = None
+                    continue
                 if busy:
                     wallet.poll_s = min(max(wallet.poll_s * 2, POLL_FIRST_S), POLL_MAX_S)
                     wallet.poll_at_s = boot_s + wallet.poll_s
@@ -327,6 +335,16 @@ class Gate:
             wallet.asks.popleft()
             served.append((ask, outcome))
         return False
+
+    def _turn_away_nested(self, wallet: Wallet, scope: str, served: list[tuple[Ask, Outcome]]) -> bool:
+        """Decide about callers who wait for their own streams; whether the head of the queue was one."""
+        head = wallet.asks[0] if wallet.asks else None
+        for ask in tuple(wallet.asks or ()):
+            if ask.outer and must_not_wait(ask.call, ask.outer, wallet, scope):
+                assert wallet.asks is not None
+                wallet.asks.remove(ask)
+                served.append((ask, Denied(scope, busy=True)))
+        return not wallet.asks or wallet.asks[0] is not head
 
     def _is_exact(self, wallet: Wallet) -> bool:
         return wallet.tariff is not None and wallet.tariff.plan.exact

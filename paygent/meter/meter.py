@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paygent import catalogue
@@ -34,9 +35,10 @@ from paygent.meter.audit import AuditTrail, Callbacks, fire
 from paygent.meter.call import Call
 from paygent.meter.desk import Desk
 from paygent.meter.gate import PATIENCE_S, Gate
+from paygent.meter.habits import Habits
 from paygent.meter.ids import EventIds
 from paygent.meter.live import live_state
-from paygent.meter.tariff import Habits, Tariff
+from paygent.meter.tariff import Tariff
 from paygent.meter.wallet import Wallet
 
 if TYPE_CHECKING:
@@ -63,6 +65,8 @@ class Options:
     flush_interval_s: float = 5.0
     max_queue_size: int = 10_000
     model_aliases: dict[str, str] = field(default_factory=dict)
+    journal_dir: Path | None = None  # instead of where the ledger keeps journals
+    flush_on_request_end: bool = False
     lookup: Callable[[str, str | None], Rates | None] = catalogue.lookup
     boot: Callable[[], float] = field(default_factory=boot_clock)
 
@@ -94,7 +98,7 @@ class Meter:
         self.lease_id = uuid.uuid4().hex
         self.new_id = EventIds()
         self.audit = AuditTrail(self.new_id)
-        self.journal = Journal(self.ledger.journal_dir, self.lease_id)
+        self.journal = Journal(self._journal_dir(), self.lease_id)
         tick_s = min(1.0, self.options.flush_interval_s)
         self.gate = Gate(self)
         self.desk = Desk(self)
@@ -102,6 +106,11 @@ class Meter:
         self.dropped_calls: deque[tuple[Call, Usage | None, int]] = deque()
         self.changes: deque[Callable[[Ledger], None]] = deque()
         self.dropped = 0
+
+    def _journal_dir(self) -> Path | None:
+        """Where to journal; a ledger that ends with the process needs no journal, wherever it may be."""
+        own = self.ledger.journal_dir
+        return own if own is None else self.options.journal_dir or own
 
     def after_fork(self) -> None:
         """In the child: fresh locks, queues, ids and files, no lease; the parent's calls are inert."""
@@ -122,18 +131,18 @@ class Meter:
         if carried is not None:
             payer = carried if carried.user_id is not None or payer is None else _merged(carried, payer)
         if payer is None:
-            self._nobody()
+            self._nobody(raises=True)
             return None
         if payer.exempt or payer.metered:
             return None
         if payer.user_id is None and payer.resolve is not None:
             payer.user_id = checked_user_id(payer.resolve())
         if payer.user_id is None:
-            self._nobody()
+            self._nobody(raises=not payer.reports_only)
             return None
         return payer
 
-    def _nobody(self) -> None:
+    def _nobody(self, *, raises: bool) -> None:
         if self.closed:
             return
         if self.options.unattributed == "block":
@@ -142,7 +151,7 @@ class Meter:
             )
             result = GuardResult(status="hard_gate", message=message)
             fire(self.callbacks.hard_gate, result)
-            if self.options.raise_on_hard_gate:
+            if raises and self.options.raise_on_hard_gate:
                 raise PaygentLimitExceeded(result, Refusal("no_user", result))
         self.warn_once("nobody", "an LLM call was made outside of paygent_context: it passes unmetered")
 
@@ -353,7 +362,7 @@ class Meter:
 
 def _merged(carried: Payer, payer: Payer) -> Payer:
     """Per-call keywords without a user: the context's user, with what the keywords say."""
-    merged = Payer(
+    return Payer(
         payer.user_id,
         carried.session_id or payer.session_id,
         payer.plan,
@@ -361,6 +370,4 @@ def _merged(carried: Payer, payer: Payer) -> Payer:
         exempt=payer.exempt,
         metered=payer.metered,
         resolve=payer.resolve,
-    )
-    merged.reports_only = payer.reports_only
-    return merged
+    ).within(payer)

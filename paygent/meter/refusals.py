@@ -12,7 +12,8 @@ from paygent.core.plan import MODEL_LIMIT, NUSD_PER_USD, SESSION_SPEND, TOTAL_SP
 from paygent.core.windows import from_us
 
 if TYPE_CHECKING:
-    from paygent.meter.call import Blocked, Call
+    from paygent.meter.call import Call
+    from paygent.meter.sizing import Blocked
     from paygent.meter.wallet import Purse, Wallet
 
 Status = Literal["ok", "soft_gate", "hard_gate"]

@@ -17,6 +17,7 @@ from paygent.meter.audit import fire
 from paygent.meter.call import Call, State
 from paygent.meter.ids import id_for_key
 from paygent.meter.live import refresh
+from paygent.meter.sizing import learn
 
 if TYPE_CHECKING:
     from paygent.meter.jobs import JobLine
@@ -78,11 +79,7 @@ def settle(
                 description=description and storable(description), cost_explicit=int(cost is not None)
             )
         if not bill.estimated and call.source == "auto":
-            call.habits.learn(
-                0 if call.input_tokens is not None else call.input_bytes,
-                usage.input_tokens,
-                usage.output_tokens,
-            )
+            learn(call, usage)
         post(meter, call, event)
     except BaseException:
         with call.wallet.lock:
@@ -192,6 +189,8 @@ def post(meter: Meter, call: Call, event: Event) -> None:
         crossed = call.post(cost, tokens)
         wallet.events.append(event)
         full = len(wallet.events) == meter.options.max_batch_size
+        if call.payer.tally is not None:
+            call.payer.tally.posted(cost, tokens, crossed or call.soft)
         waiting = bool(wallet.asks)
         if wallet.state is not None:
             refresh(wallet)

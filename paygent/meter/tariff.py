@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from paygent.core import names
 from paygent.core.pricing import Rates, rates_from_plan
+from paygent.meter.habits import Habits
 
 if TYPE_CHECKING:
     from paygent.core.plan import CompiledPlan
@@ -68,34 +69,3 @@ class Tariff:
             rates = rates_from_plan(own_rate, rates)
             source = "plan" if rated is not None else "plan_default"
         return Terms(limited or rated or model, rates, source, listed, self._habits(model))
-
-
-class Habits:
-    """
-    What finished calls of one model teach: input tokens per byte, and how long its answers get.
-
-    ``output_tokens`` falls slowly and rises at once, so that it stays near the upper end of what is seen.
-    """
-
-    __slots__ = ("calls", "output_tokens", "tokens_per_byte")
-
-    LEARNED_AFTER = 8
-
-    def __init__(self) -> None:
-        self.calls = 0
-        self.tokens_per_byte = 0.25
-        self.output_tokens = 0.0
-
-    def learn(self, input_bytes: int, input_tokens: int, output_tokens: int) -> None:
-        """Note one finished call."""
-        self.calls += 1
-        if input_bytes > 0 and input_tokens > 0:
-            self.tokens_per_byte += (input_tokens / input_bytes - self.tokens_per_byte) * 0.1
-        if output_tokens >= self.output_tokens:
-            self.output_tokens = output_tokens
-        else:
-            self.output_tokens += (output_tokens - self.output_tokens) * 0.02
-
-    def output_estimate(self, buffer_tokens: int) -> int:
-        """The output to reserve where the call names no limit."""
-        return int(self.output_tokens) + 1 if self.calls >= self.LEARNED_AFTER else buffer_tokens

@@ -16,11 +16,13 @@ from paygent.ledger import GRANT_TTL_S, Account, Bucket, LeaseReply, LeaseReques
 
 if TYPE_CHECKING:
     from paygent.meter.call import Call, Outcome
+    from paygent.meter.habits import OutputSizes
     from paygent.meter.tariff import Tariff
 
 IDLE_S = 5.0
 FRESH_S = 1.0  # how old what is known of a plan may get before a call is judged by it
 SESSIONS_MAX = 64
+REFILL_CALLS = 16  # a slice for fewer calls is near its limit: there, more is asked for when it is needed
 
 
 @lru_cache(maxsize=4096)
@@ -38,19 +40,20 @@ class Purse:
     """
     One scope in one window: what the ledger last said, and what this process did since.
 
-    ``lease`` is what is granted and not yet posted, ``held`` the open holds on it, ``unsettled`` what was
-    posted here and is not yet in ``posted``. Nano-dollars, or tokens for a model's limit.
+    ``lease`` is what is granted and not yet posted, ``held`` the open holds on it, ``low`` how little of it
+    may be idle before more is asked for, ``unsettled`` what was posted here and is not yet in ``posted``.
+    Nano-dollars, or tokens for a model's limit.
     """
 
     __slots__ = (
-        "cap", "hard", "held", "lease", "others", "posted", "scope", "sent", "soft", "unsettled",
-        "window",
+        "cap", "hard", "held", "lease", "low", "others", "posted", "scope", "sent", "soft",
+        "unsettled", "window",
     )  # fmt: skip
 
     def __init__(self, scope: str, window: Window, limit: Limit) -> None:
         self.scope = scope
         self.window = window
-        self.posted = self.unsettled = self.held = self.others = self.sent = 0
+        self.posted = self.unsettled = self.held = self.others = self.sent = self.low = 0
         self.lease = UNLIMITED
         self.limited_by(limit)
 
@@ -74,6 +77,12 @@ class Purse:
         if self.hard < UNLIMITED:
             self.lease = within(self.lease, self.held, self.hard - self.posted - self.unsettled - self.others)
 
+    def refill_below(self, need: int | None) -> None:
+        """Have more asked for in the background once a quarter of a new slice for calls of *need* is left."""
+        if need is not None:
+            idle = self.lease - self.held
+            self.low = idle >> 2 if idle >= REFILL_CALLS * need else 0
+
     @property
     def finite(self) -> bool:
         """Whether the plan limits this scope; only then is it leased."""
@@ -91,13 +100,18 @@ class Purse:
 
 
 class Ask:
-    """A caller that waits for the ledger: it gets its hold, a refusal, or runs out of patience."""
+    """
+    A caller that waits for the ledger: it gets its hold, a refusal, or runs out of patience.
 
-    __slots__ = ("call", "future", "since_s")
+    ``outer`` are the open streams of its own context, which will not end while it waits.
+    """
 
-    def __init__(self, call: Call, since_s: float) -> None:
+    __slots__ = ("call", "future", "outer", "since_s")
+
+    def __init__(self, call: Call, since_s: float, outer: tuple[Call, ...] = ()) -> None:
         self.call = call
         self.since_s = since_s
+        self.outer = outer
         self.future: Future[Outcome] = Future()
 
 
@@ -115,7 +129,7 @@ class Wallet:
         "in_flight", "lease_id", "lock", "pair", "pair_model", "moved_to", "offset_us", "override", "period",
         "period_purse", "poll_at_s", "poll_s", "purses", "ready_until_s", "refused",
         "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
-        "sharers", "stale", "state", "tariff", "touched_s", "user_id",
+        "sharers", "sizes", "stale", "thirsty", "state", "tariff", "touched_s", "user_id", "want",
     )  # fmt: skip
 
     def __init__(self, user_id: str, lease_id: str) -> None:
@@ -146,6 +160,9 @@ class Wallet:
         self.refused: tuple[str, bool, int] | None = None
         self.sharers = 1
         self.offset_us = 0
+        self.sizes: dict[str, OutputSizes] | None = None  # of this user's answers, by model
+        self.want: tuple[str | None, dict[str, int]] | None = None
+        self.thirsty = False
 
     @property
     def live(self) -> Any:
@@ -183,6 +200,14 @@ class Wallet:
         """The ledger's clock."""
         return int(boot_s * 1e6) + self.offset_us
 
+    def wish(self, call: Call) -> None:
+        """Ask for more in the background before calls like *call* run dry, once per grant."""
+        self.want = (call.session_id, call.need_by_scope())
+        self.thirsty = True
+        for purse in call.purses[:3]:
+            if purse is not None:
+                purse.low = 0
+
     # -- talking to the ledger ------------------------------------------------------------------------
 
     def prepare(self, seq: int, boot_s: float) -> LeaseRequest | None:
@@ -204,6 +229,9 @@ class Wallet:
                 request.session_id = head.session_id
                 request.plan = head.plan
                 request.need = head.need_by_scope()
+            elif self.want is not None and not self.contended:
+                request.session_id, request.want = self.want
+            self.want = None
             for purse in self.purses.values():
                 purse.sent = purse.unsettled
                 if purse.finite:
@@ -252,6 +280,7 @@ class Wallet:
                 purse.others = reply.others.get(bucket, 0)
                 if purse.finite:
                     purse.lease += reply.lease.get(bucket, 0) - request.keep.get(bucket, 0)
+                    purse.refill_below(request.need.get(purse.scope) or request.want.get(purse.scope))
                     if lowered:  # what was kept was worked out under the old plan
                         purse.lease = within(purse.lease, purse.held, purse.hard - purse.used - purse.others)
                 if self._is_over(purse) or self._is_blank(purse):

@@ -190,7 +190,7 @@ async def test_failing_closed_raises_unavailable_for_async_calls(broken_ledger):
 
 INTERNALS = [
     "paygent.meter.gate.Gate._admit",
-    "paygent.meter.call.Call.size",
+    "paygent.meter.call.size",
     "paygent.meter.call.Call._purses",
     "paygent.meter.settlement.cost_nusd",
     "paygent.meter.settlement._event",

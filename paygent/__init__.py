@@ -24,6 +24,7 @@ from paygent.core.models import (
     UserState,
 )
 from paygent.instrumentation import ProviderRegistry
+from paygent.propagation import propagate
 
 __all__ = [
     "BillingPeriod",
@@ -48,4 +49,5 @@ __all__ = [
     "paygent_context",
     "paygent_exempt",
     "paygent_track",
+    "propagate",
 ]

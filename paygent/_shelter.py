@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
+from paygent.core.errors import VISIBLE
 
 if TYPE_CHECKING:
     from paygent.meter.meter import Meter
@@ -30,7 +30,7 @@ class Sheltered:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        if not isinstance(error, Exception) or isinstance(error, (PaygentLimitExceeded, PaygentUnavailable)):
+        if not isinstance(error, Exception) or isinstance(error, VISIBLE):
             return False
         self._meter.own_fault(self._what)
         return True

@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import logging
 import os
+import sys
 import threading
 import warnings
 import weakref
@@ -127,12 +128,14 @@ class Paygent(Metering, Users):
         )  # fmt: skip
         key, backend_url = _backend(api_key, base_url, strict=strict_backend)
         configured = read_plans(plans) if plans is not None else {}
-        meter = Meter(open_ledger(url), options)
-        pg = cls._replace(cls(meter, registry or ProviderRegistry(), key, backend_url))
+        pg = cls(Meter(open_ledger(url), options), registry or ProviderRegistry(), key, backend_url)
         for name, config in configured.items():
             pg.configure_plan(name, config)
+        cls._replace(pg)
         if auto_instrument:
             pg.instrument()
+        else:
+            pg.uninstrument()
         if propagate_threads:
             propagation.patch_threads()
         return pg
@@ -141,11 +144,11 @@ class Paygent(Metering, Users):
     def _replace(cls, pg: Paygent) -> Paygent:
         """Make *pg* the process's one; the one before it is shut down."""
         with Paygent._lock:
-            if Paygent._instance is not None:
-                Paygent._instance.shutdown()
-            Paygent._instance = pg
-            active.activate(pg._meter)
+            before, Paygent._instance = Paygent._instance, pg
             _meters.add(pg._meter)
+            active.activate(pg._meter)  # first: no call passes between the two
+            if before is not None:
+                before.shutdown()
         return pg
 
     @classmethod
@@ -161,12 +164,19 @@ class Paygent(Metering, Users):
         """Remove the patches; returns how many were restored."""
         return instrumentation.uninstrument()
 
-    def flush(self) -> int:
-        """Settle everything metered so far; returns how many events were flushed."""
+    def flush(self, *, give_back: bool = False) -> int:
+        """
+        Settle everything metered so far; returns how many events were flushed.
+
+        *give_back* leaves nothing behind in the ledger or the journal: for the end of a server's work, from
+        where the process may be killed at any moment.
+        """
         before = self._meter.exporter.flushed
         if not self._meter.closed:
             with Sheltered(self._meter, "flushing"), contextlib.suppress(LedgerError, FutureTimeoutError):
-                self._meter.exporter.flush().result(timeout=FLUSH_S)
+                self._meter.exporter.flush(give_back=give_back).result(timeout=FLUSH_S)
+            if give_back:
+                self._meter.journal.rest()
         return self._meter.exporter.flushed - before
 
     def shutdown(self, timeout: float = 10.0) -> None:
@@ -280,6 +290,10 @@ def _after_fork() -> None:
     Paygent._lock = threading.Lock()  # noqa: SLF001  # the parent's may be held by a thread that is not here
     for meter in tuple(_meters):
         meter.after_fork()
+    # Before Python 3.13 a forked child of multiprocessing ends without atexit, but runs its own finalizers.
+    util = sys.modules.get("multiprocessing.util")
+    if util is not None:
+        util.register_after_fork(Paygent, lambda _: util.Finalize(None, _at_exit, exitpriority=0))
 
 
 @atexit.register

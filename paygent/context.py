@@ -22,6 +22,9 @@ class Tally(Protocol):
     def admitted(self) -> None:
         """A call of the request passed the gate."""
 
+    def refused(self, error: Any) -> None:
+        """A call of the request is about to be refused with *error*."""
+
     def posted(self, cost_nusd: int, tokens: int, soft: Any) -> None:
         """A call of the request is settled; *soft* is the purse at its soft mark, or ``None``."""
 
@@ -65,7 +68,7 @@ class Payer:
         self.tally: Tally | None = None
 
     def within(self, outer: Payer | None) -> Payer:
-        """Take over what is true of the block around, whoever pays: whether it only reports, and its tally."""
+        """Take over what is true of the block around, whoever pays: its tally, whether it only reports."""
         if outer is not None:
             self.reports_only, self.tally = outer.reports_only, outer.tally
         return self
@@ -207,9 +210,9 @@ def paygent_track(
         if not callable(function):
             raise TypeError(f"paygent_track() decorates functions, not {type(function).__name__}")
         if user_id_param is None:
-            return _in_context(function, lambda args, kwargs: Payer(fixed_user, session, plan, metadata))
+            return in_context(function, lambda args, kwargs: Payer(fixed_user, session, plan, metadata))
         find_user = _user_finder(function, user_id_param)
-        return _in_context(
+        return in_context(
             function, lambda args, kwargs: Payer(find_user(args, kwargs), session, plan, metadata)
         )
 
@@ -254,7 +257,7 @@ class as_payer:  # noqa: N801  # reads like the statement it is; a class, as it 
 PayerOf = Callable[[tuple[Any, ...], dict[str, Any]], Payer]
 
 
-def _in_context(function: F, payer_of: PayerOf) -> F:
+def in_context(function: F, payer_of: PayerOf) -> F:
     """Wrap *function*, as the kind that it is: its body, and nothing else, runs under the payer."""
     wrapper: Any
     if inspect.isasyncgenfunction(function):

@@ -82,10 +82,12 @@ class Delivery:
             self.rejected += 1
             self._journal.set_aside(event, f"{type(error).__name__}: {error}")
 
-    def account_for_the_past(self) -> None:
+    def account_for_the_past(self, *, grants: bool) -> None:
         """No grant is taken before the dead processes and this one's own overflow are accounted for."""
         if not self._recovered:
             self.recover()
+        if grants:
+            self._journal.claim()
         if self._journal.shed_count:
             try:
                 self._journal.settle_shed(self.post)
@@ -104,12 +106,25 @@ class Delivery:
 
     def _take_over(self, left: Left) -> None:
         total = new = 0
-        for batch in batches(left.reader.events()):
-            total += len(batch)
+        batch: list[Event] = []
+        for following in batches(left.reader.events()):
             new += self.post(batch)
-        self._ledger.settle((), close=[left.lease_id])
+            batch = following
+            total += len(batch)
+        new += self._close(batch, left.lease_id)
         left.remove()
         log.info("recovered %d event(s), %d of them new, from %s", total, new, left.path)
+
+    def _close(self, events: list[Event], lease_id: str) -> int:
+        """Post the last events and close the lease in one step: nobody counts them twice in between."""
+        try:
+            return self._ledger.settle(events, close=[lease_id])
+        except LedgerError:
+            raise
+        except Exception:  # noqa: BLE001  # one of them cannot be stored; found out which, and logged
+            new = self.post(events)
+            self._ledger.settle((), close=[lease_id])
+            return new
 
     def say_fault(self, where: str, error: Exception) -> None:
         """Log a fault of ours, the same one once: a thread that ticks each second would fill the log."""

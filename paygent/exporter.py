@@ -86,13 +86,24 @@ class Exporter:
         self._delivery = Delivery(ledger, journal, lease_id)
         self._desk = desk
         self._boot = boot
-        self._queue: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()  # guards starting and ending
         self._seq = int(time.time() * 1000) << 10  # rises over restarts of one wallet within the process
         self._next_tick_s = 0.0
         self._stopping = self._ended = False
         self._away = False  # the ledger did not answer in this step, so the rest of it waits
+
+    # Made with their first use: a worker of gevent patches these modules only after it was forked.
+
+    @property
+    def _queue(self) -> queue.SimpleQueue[Any]:
+        made: queue.SimpleQueue[Any] | None = self.__dict__.get("_made_queue")
+        return made or self.__dict__.setdefault("_made_queue", queue.SimpleQueue())
+
+    @property
+    def _lock(self) -> threading.Lock:
+        """Guards starting and ending."""
+        made: threading.Lock | None = self.__dict__.get("_made_lock")
+        return made or self.__dict__.setdefault("_made_lock", threading.Lock())
 
     @property
     def flushed(self) -> int:
@@ -282,7 +293,7 @@ class Exporter:
                 member.failed()
             return []
         try:
-            self._delivery.account_for_the_past()
+            self._delivery.account_for_the_past(grants=any(request.need for _, request in chunk))
             self.asking_since_s = self._boot()
             replies = self.ledger.lease([self._delivery.shortened(request) for _, request in chunk])
         except LedgerError as error:

@@ -75,6 +75,7 @@ class Journal:
         self._segments: list[_Segment] = []
         self._current: _Segment | None = None
         self._opened = 0
+        self._closed = False
         self._limit = _SEGMENT_BYTES
         self._where: dict[str, _Segment] = {}
         self._unwritten: dict[str, Event] = {}
@@ -95,6 +96,19 @@ class Journal:
             except OSError as error:
                 if event.id not in self._where:
                     self._unwritten[event.id] = event
+                self._failed(error)
+            if self._closed:  # a call outlived its engine: whoever comes next recovers it
+                self._let_go()
+
+    def claim(self) -> None:
+        """Have a file before the first grant: it names the lease of a process that dies in its first call."""
+        if self.folder is None or self._current is not None:
+            return
+        with self._lock:
+            try:
+                if self._current is None:
+                    self._open()
+            except OSError as error:
                 self._failed(error)
 
     @property
@@ -152,15 +166,29 @@ class Journal:
             with contextlib.suppress(OSError), (self.folder / "rejected.lines").open("ab") as file:
                 file.write(_line(encode(event)))
 
+    def rest(self) -> None:
+        """Leave no file behind that holds nothing unsettled; the next event begins another one."""
+        with self._lock:
+            for segment in tuple(self._segments):
+                if segment.settled:
+                    if segment is self._current:
+                        self._current = None
+                    self._remove(segment)
+
     def close(self, *, remove: bool) -> None:
         """Close; *remove* the files of which everything is settled, and leave the others for recovery."""
         with self._lock:
             for segment in self._segments:
                 if remove and segment.settled:
                     segment.path.unlink(missing_ok=True)
-                os.close(segment.fd)
-            self._segments = []
-            self._current = None
+            self._closed = True
+            self._let_go()
+
+    def _let_go(self) -> None:
+        for segment in self._segments:
+            os.close(segment.fd)
+        self._segments = []
+        self._current = None
 
     def forget_after_fork(self) -> None:
         """In a forked child: let go of the parent's files; closing the copies does not free its locks."""

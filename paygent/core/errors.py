@@ -45,9 +45,15 @@ class Refusal(NamedTuple):
 
 
 class PaygentLimitExceeded(Exception):
-    """The user's plan does not cover this call; nothing was sent to the provider."""
+    """
+    The user's plan does not cover this call; nothing was sent to the provider.
 
-    def __init__(self, guard_result: GuardResult, refusal: Refusal | None = None) -> None:
+    A bare message stands for a closed gate: result stores of task queues rebuild exceptions from their text.
+    """
+
+    def __init__(self, guard_result: GuardResult | str, refusal: Refusal | None = None) -> None:
+        if isinstance(guard_result, str):
+            guard_result = GuardResult(status="hard_gate", message=guard_result)
         super().__init__(guard_result.message or "limit reached")
         self.guard_result = guard_result
         self.refusal = refusal or _refusal_of(guard_result)
@@ -87,3 +93,7 @@ class PaygentBackendUnreachable(UserWarning):
 
 class PaygentAuthInvalid(UserWarning):
     """The backend refused the API key (401 or 403) when ``init()`` asked for its health."""
+
+
+# The only errors of ours that a caller may see; every other one is a fault, logged where it is met.
+VISIBLE = (PaygentLimitExceeded, PaygentUnavailable)

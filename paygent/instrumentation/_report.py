@@ -6,10 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
-
-# The only errors of ours that the caller may see.
-VISIBLE = (PaygentLimitExceeded, PaygentUnavailable)
+from paygent.core.errors import VISIBLE
 
 log = logging.getLogger("paygent.instrumentation")
 _reported: set[str] = set()

@@ -9,10 +9,11 @@ from contextlib import nullcontext
 from typing import Any
 
 from paygent.context import Payer
+from paygent.core.errors import VISIBLE
 from paygent.core.usage import Usage
 from paygent.instrumentation import keywords
 from paygent.instrumentation._fields import fields, text
-from paygent.instrumentation._report import VISIBLE, log, report
+from paygent.instrumentation._report import log, report
 from paygent.instrumentation.carrier import take_carried
 from paygent.instrumentation.jobs import WATCHED, answer_of, pending_id, report_unreported, unreported, watch
 from paygent.instrumentation.operations import KNOWN_ANTHROPIC, KNOWN_OPENAI, Operation, operation_of

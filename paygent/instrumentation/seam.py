@@ -15,8 +15,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from paygent.context import Payer, current_payer
+from paygent.core.errors import VISIBLE
 from paygent.instrumentation import imports, keywords
-from paygent.instrumentation._report import VISIBLE, log, report
+from paygent.instrumentation._report import log, report
 from paygent.instrumentation.exchange import Exchange, Passed, open_exchange
 from paygent.instrumentation.jobs import WATCHED
 from paygent.meter import active

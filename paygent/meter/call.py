@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from paygent.core.balance import UNLIMITED, Balance, Denied, covers, reserve
+from paygent.core.errors import VISIBLE
 from paygent.core.plan import MODEL_LIMIT, SESSION_SPEND, TOTAL_SPEND
 from paygent.core.usage import Usage
 from paygent.meter import nesting
@@ -94,7 +95,11 @@ class Call:
         self.session: Session | None = None
 
     def __enter__(self) -> Call:
-        self.meter.gate.begin(self)
+        try:
+            self.meter.gate.begin(self)
+        except VISIBLE as refusal:
+            self._refused(refusal)
+            raise
         if self.payer.tally is not None:
             self.payer.tally.admitted()
         return self
@@ -106,7 +111,11 @@ class Call:
             self._leave(error)
 
     async def __aenter__(self) -> Call:
-        await self.meter.gate.begin_async(self)
+        try:
+            await self.meter.gate.begin_async(self)
+        except VISIBLE as refusal:
+            self._refused(refusal)
+            raise
         if self.payer.tally is not None:
             self.payer.tally.admitted()
         return self
@@ -116,6 +125,10 @@ class Call:
     ) -> None:
         if self.state is State.HELD:
             self._leave(error)
+
+    def _refused(self, refusal: Exception) -> None:
+        if self.payer.tally is not None:
+            self.payer.tally.refused(refusal)
 
     def _leave(self, error: BaseException | None) -> None:
         if error is not None:
@@ -242,6 +255,9 @@ class Call:
 
     def force(self, wallet: Wallet, boot_s: float) -> None:
         """Hold without room: the call runs all the same (``raise_on_hard_gate=False``)."""
+        tariff = wallet.tariff
+        if tariff is not None and tariff is not self.tariff:
+            size(self, tariff)  # one that never came to its turn; what blocks it is not asked here
         purses = self._purses(wallet, boot_s)
         if purses is not None:
             self._take(purses, wallet, boot_s)

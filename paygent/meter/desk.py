@@ -28,7 +28,7 @@ class Desk:
     def due(self, boot_s: float) -> Iterable[Wallet]:
         """The wallets with something to say, or with a caller who wants to ask again."""
         if boot_s < self._next_due_s:
-            return [w for w in tuple(self._meter.gate.polling) if w.is_due(boot_s)]
+            return [w for w in tuple(self._meter.queue.polling) if w.is_due(boot_s)]
         self._next_due_s = boot_s + min(1.0, self._meter.options.flush_interval_s)
         self._meter.settle_dropped()
         self._forget(boot_s)
@@ -36,7 +36,7 @@ class Desk:
 
     def next_poll_s(self) -> float | None:
         """When the next queueing caller wants to ask again."""
-        return min((w.poll_at_s for w in tuple(self._meter.gate.polling)), default=None)
+        return min((w.poll_at_s for w in tuple(self._meter.queue.polling)), default=None)
 
     def everyone(self, *, give_back: bool) -> list[Wallet]:
         """All wallets, for a flush; with *give_back* no wallet keeps anything idle."""
@@ -56,7 +56,8 @@ class Desk:
                 f"nobody renewed the billing period of {wallet.user_id!r}: it rolls on by its own length",
             )
         wallet.receive(request, reply, self._meter.tariff(reply.plan), self._boot())
-        again = self._meter.gate.serve(wallet, reply.denied if request.need else None, busy=reply.busy)
+        again = self._meter.queue.serve(wallet, reply.denied if request.need else None, busy=reply.busy)
+        wallet.asking = None
         return again or (reply.contended and not wallet.asks and wallet.idle_lease)
 
     def reachable(self) -> None:
@@ -71,7 +72,7 @@ class Desk:
         self._shed()
         for wallet in tuple(self._meter.wallets.values()):
             if wallet.asks:
-                self._meter.gate.turn_away(wallet)
+                self._meter.queue.turn_away(wallet)
 
     def trip(self, reason: str) -> None:
         """Open the breaker: nobody waits for the ledger until it answers again."""
@@ -85,7 +86,7 @@ class Desk:
     def faulted(self, wallet: Wallet, error: Exception) -> None:
         """The ledger cannot handle this one wallet: who queues there is judged by what is known here."""
         self._meter.last_error = f"{type(error).__name__}: {error}"
-        self._meter.gate.turn_away(wallet)
+        self._meter.queue.turn_away(wallet)
 
     def after_tick(self, ledger: Ledger, boot_s: float) -> None:  # noqa: ARG002  # the port
         """On the ledger thread: bring changes that did not come through, and write the audit trail."""

@@ -9,14 +9,15 @@ from concurrent.futures import wait
 from typing import TYPE_CHECKING, Any
 
 from paygent.core.balance import Denied
-from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
+from paygent.core.errors import VISIBLE, PaygentLimitExceeded, PaygentUnavailable
 from paygent.core.models import GuardResult
+from paygent.core.plan import TOTAL_SPEND
 from paygent.core.windows import billing_period, session_window
 from paygent.ledger import DEFAULT_PLAN, Account, PlanRow, Session
-from paygent.meter import refusals
+from paygent.meter import active, refusals
 from paygent.meter.audit import fire
 from paygent.meter.call import Call, Outcome, State
-from paygent.meter.nesting import must_not_wait, open_streams
+from paygent.meter.nesting import open_streams
 from paygent.meter.sizing import Blocked
 from paygent.meter.wallet import Ask, Wallet
 
@@ -24,28 +25,27 @@ if TYPE_CHECKING:
     from paygent.meter.meter import Meter
 
 PATIENCE_S = 0.25  # the longest anyone waits for a ledger that does not answer
-SPENT_MEMORY_S = 0.25
 LOOK_S = 0.05
-POLL_FIRST_S = 0.01
-POLL_MAX_S = 0.25
 
 
 class Gate:
     """The way of a call into its wallet: at once, after a wait for the ledger, or not at all."""
 
     def __init__(self, meter: Meter) -> None:
-        self.polling: set[Wallet] = set()
         self._meter = meter
         self._boot = meter.boot
 
     def begin(self, call: Call) -> None:
         """Gate *call*, waiting for the ledger where it must be asked."""
+        if self._meter.closed and (heir := self._heir(call)) is not None:
+            heir.gate.begin(call)
+            return
         ask = None
         try:
             ask = self._admit(call)
             while ask is not None:
                 ask = self._resume(ask) if self._wait(ask) else self._impatient(ask)
-        except (PaygentLimitExceeded, PaygentUnavailable):
+        except VISIBLE:
             raise
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self._faulted(call, ask)
@@ -55,18 +55,29 @@ class Gate:
 
     async def begin_async(self, call: Call) -> None:
         """The asynchronous twin of :meth:`begin`: the event loop never waits for the ledger."""
+        if self._meter.closed and (heir := self._heir(call)) is not None:
+            await heir.gate.begin_async(call)
+            return
         ask = None
         try:
             ask = self._admit(call)
             while ask is not None:
                 ask = self._resume(ask) if await self._wait_async(ask) else self._impatient(ask)
-        except (PaygentLimitExceeded, PaygentUnavailable):
+        except VISIBLE:
             raise
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self._faulted(call, ask)
         except BaseException:
             self._abandon(call, ask)
             raise
+
+    def _heir(self, call: Call) -> Meter | None:
+        """Who took over, where this engine is shut down: a call made in that moment is gated there."""
+        heir: Meter | None = active.get()
+        if heir is None or heir.closed:
+            return None
+        call.meter = heir
+        return heir
 
     def when_open(self, call: Call, then: Callable[[], None]) -> None:
         """Have *then* run once the windows of *call* are known, without waiting and without a gate."""
@@ -115,10 +126,12 @@ class Gate:
         with wallet.lock:
             gone = wallet.gone
             wallet.touched_s = boot_s
-            outcome = call.attempt(wallet, boot_s) if not wallet.asks and not gone else None
+            outcome = None
+            if not gone and (call.forced or not wallet.asks):  # what is only noted down waits for nobody
+                outcome = call.attempt(wallet, boot_s)
             if outcome is None and not gone:
                 if self._meter.degraded:
-                    outcome = self._alone(wallet, call, boot_s)
+                    outcome = self.alone(wallet, call, boot_s)
                 else:
                     ask = Ask(call, boot_s, open_streams())
                     if wallet.asks is None:
@@ -167,10 +180,10 @@ class Gate:
         if is_away:
             self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
         with wallet.lock:
-            if not is_away:
-                outcome: Outcome = Denied(wallet.refused[0] if wallet.refused else "total_spend", busy=True)
+            if not is_away and not call.forced:
+                outcome: Outcome = Denied(wallet.busy_on or TOTAL_SPEND, busy=True)
             else:
-                outcome = self._alone(wallet, call, boot_s)
+                outcome = self.alone(wallet, call, boot_s)
         self._conclude(call, wallet, outcome)
         return None
 
@@ -193,7 +206,7 @@ class Gate:
             wait((ask.future,), timeout=PATIENCE_S)
         if call.state is State.HELD:
             self._meter.void(call)
-            self.freed(call.wallet)
+            self._meter.queue.freed(call.wallet)
 
     def _withdraw(self, ask: Ask) -> bool:
         """Take a caller out of the queue; false if it was served in that moment."""
@@ -206,9 +219,9 @@ class Gate:
 
     # -- without the ledger -----------------------------------------------------------------------------
 
-    def _alone(self, wallet: Wallet, call: Call, boot_s: float) -> Outcome:
+    def alone(self, wallet: Wallet, call: Call, boot_s: float) -> Outcome:
         """Judge without the ledger (the wallet's lock is held)."""
-        if not self._meter.options.fail_open:
+        if not self._meter.options.fail_open and not call.forced:
             raise PaygentUnavailable("the ledger cannot be asked, and init(fail_open=False)")
         return self.judge_alone(wallet, call, boot_s)
 
@@ -260,7 +273,10 @@ class Gate:
         if blocks:
             raise PaygentLimitExceeded(refusal.guard_result, refusal)
         with wallet.lock:
-            call.force(wallet, self._boot())
+            boot_s = self._boot()
+            if wallet.tariff is not None and wallet.session_of(call.session_id, boot_s) is None:
+                self._windows_alone(wallet, call.session_id, boot_s)  # it queued before they were asked for
+            call.force(wallet, boot_s)
         if call.state is not State.HELD:
             call.state = State.PASSES
 
@@ -289,86 +305,3 @@ class Gate:
             return
         if self._meter.callbacks.session_start:
             fire(self._meter.callbacks.session_start, self._meter.state_of(wallet))
-
-    # -- the queue --------------------------------------------------------------------------------------
-
-    def freed(self, wallet: Wallet) -> None:
-        """Room came back to a wallet: whoever queues there may go on."""
-        if wallet.asks and self.serve(wallet, None, busy=False):
-            self._meter.exporter.submit(wallet)
-
-    def serve(self, wallet: Wallet, denied: str | None, *, busy: bool) -> bool:
-        """Let the queue in, first come, first served; true: the head needs the ledger (again)."""
-        served: list[tuple[Ask, Outcome]] = []
-        boot_s = self._boot()
-        with wallet.lock:
-            again = self._serve(wallet, denied, busy, boot_s, served)
-            if wallet.asks and not again:
-                self.polling.add(wallet)
-            else:
-                self.polling.discard(wallet)
-            wallet.asks = wallet.asks or None  # an empty queue would be a fifth of an idle wallet
-        for ask, outcome in served:
-            _answer(ask, outcome)
-        return again
-
-    def _serve(
-        self, wallet: Wallet, denied: str | None, busy: bool, boot_s: float, served: list[tuple[Ask, Outcome]]
-    ) -> bool:
-        while wallet.asks:
-            ask = wallet.asks[0]
-            outcome = ask.call.attempt(wallet, boot_s)
-            if outcome is None and denied is not None:
-                wallet.refused = (denied, self._is_exact(wallet), ask.call.need_by_scope().get(denied, 0))
-                if busy and self._turn_away_nested(wallet, denied, served):
-                    denied = None
-                    continue
-                if busy:
-                    wallet.poll_s = min(max(wallet.poll_s * 2, POLL_FIRST_S), POLL_MAX_S)
-                    wallet.poll_at_s = boot_s + wallet.poll_s
-                    return False
-                wallet.refused_until_s = boot_s + SPENT_MEMORY_S
-                outcome = Denied(denied, busy=False)
-            if outcome is None:
-                return True
-            denied, wallet.poll_s, wallet.poll_at_s = None, 0.0, 0.0
-            wallet.asks.popleft()
-            served.append((ask, outcome))
-        return False
-
-    def _turn_away_nested(self, wallet: Wallet, scope: str, served: list[tuple[Ask, Outcome]]) -> bool:
-        """Decide about callers who wait for their own streams; whether the head of the queue was one."""
-        head = wallet.asks[0] if wallet.asks else None
-        for ask in tuple(wallet.asks or ()):
-            if ask.outer and must_not_wait(ask.call, ask.outer, wallet, scope):
-                assert wallet.asks is not None
-                wallet.asks.remove(ask)
-                served.append((ask, Denied(scope, busy=True)))
-        return not wallet.asks or wallet.asks[0] is not head
-
-    def _is_exact(self, wallet: Wallet) -> bool:
-        return wallet.tariff is not None and wallet.tariff.plan.exact
-
-    def turn_away(self, wallet: Wallet) -> None:
-        """The ledger is away: whoever queues is judged by what is known here."""
-        served: list[tuple[Ask, Outcome]] = []
-        boot_s = self._boot()
-        with wallet.lock:
-            while wallet.asks:
-                ask = wallet.asks.popleft()
-                try:
-                    served.append((ask, self._alone(wallet, ask.call, boot_s)))
-                except Exception as fault:  # noqa: BLE001  # it belongs to the caller who waits
-                    ask.future.set_exception(fault)
-            wallet.asks = None
-        self.polling.discard(wallet)
-        for ask, outcome in served:
-            _answer(ask, outcome)
-
-
-def _answer(ask: Ask, outcome: Outcome) -> None:
-    if ask.future.set_running_or_notify_cancel():
-        ask.future.set_result(outcome)
-    elif outcome is State.HELD:
-        ask.call.release()
-        ask.call.state = State.DONE

@@ -38,8 +38,10 @@ from paygent.meter.gate import PATIENCE_S, Gate
 from paygent.meter.habits import Habits
 from paygent.meter.ids import EventIds
 from paygent.meter.live import live_state
+from paygent.meter.queue import Queue
 from paygent.meter.tariff import Tariff
 from paygent.meter.wallet import Wallet
+from paygent.propagation import hint
 
 if TYPE_CHECKING:
     from paygent.meter.jobs import JobLine
@@ -101,6 +103,7 @@ class Meter:
         self.journal = Journal(self._journal_dir(), self.lease_id)
         tick_s = min(1.0, self.options.flush_interval_s)
         self.gate = Gate(self)
+        self.queue = Queue(self)
         self.desk = Desk(self)
         self.exporter = Exporter(self.ledger, self.journal, self.lease_id, self.desk, self.boot, tick_s)
         self.dropped_calls: deque[tuple[Call, Usage | None, int]] = deque()
@@ -131,18 +134,18 @@ class Meter:
         if carried is not None:
             payer = carried if carried.user_id is not None or payer is None else _merged(carried, payer)
         if payer is None:
-            self._nobody(raises=True)
+            self._nobody(None)
             return None
         if payer.exempt or payer.metered:
             return None
         if payer.user_id is None and payer.resolve is not None:
             payer.user_id = checked_user_id(payer.resolve())
         if payer.user_id is None:
-            self._nobody(raises=not payer.reports_only)
+            self._nobody(payer)
             return None
         return payer
 
-    def _nobody(self, *, raises: bool) -> None:
+    def _nobody(self, payer: Payer | None) -> None:
         if self.closed:
             return
         if self.options.unattributed == "block":
@@ -151,9 +154,14 @@ class Meter:
             )
             result = GuardResult(status="hard_gate", message=message)
             fire(self.callbacks.hard_gate, result)
-            if raises and self.options.raise_on_hard_gate:
-                raise PaygentLimitExceeded(result, Refusal("no_user", result))
-        self.warn_once("nobody", "an LLM call was made outside of paygent_context: it passes unmetered")
+            if self.options.raise_on_hard_gate and (payer is None or not payer.reports_only):
+                refusal = PaygentLimitExceeded(result, Refusal("no_user", result))
+                if payer is not None and payer.tally is not None:
+                    payer.tally.refused(refusal)
+                raise refusal
+        why = hint()
+        message = "an LLM call was made outside of paygent_context: it passes unmetered"
+        self.warn_once("nobody in a thread" if why else "nobody", f"{message}; {why}" if why else message)
 
     def call(
         self,
@@ -190,7 +198,7 @@ class Meter:
             elif settlement.claim(self, call):
                 with call.wallet.lock:
                     call.release()
-                self.gate.freed(call.wallet)
+                self.queue.freed(call.wallet)
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self.own_fault("releasing a call")
 

@@ -201,7 +201,7 @@ def post(meter: Meter, call: Call, event: Event) -> None:
     if meter.callbacks.usage:
         fire(meter.callbacks.usage, to_model(event))
     if waiting:
-        meter.gate.freed(wallet)
+        meter.queue.freed(wallet)
 
 
 def _uncovered(call: Call, event: Event) -> tuple[Any, Any]:

@@ -46,14 +46,14 @@ class Purse:
     """
 
     __slots__ = (
-        "cap", "hard", "held", "lease", "low", "others", "posted", "scope", "sent", "soft",
+        "cap", "hard", "held", "lease", "low", "others", "posted", "raised", "scope", "sent", "soft",
         "unsettled", "window",
     )  # fmt: skip
 
     def __init__(self, scope: str, window: Window, limit: Limit) -> None:
         self.scope = scope
         self.window = window
-        self.posted = self.unsettled = self.held = self.others = self.sent = self.low = 0
+        self.posted = self.unsettled = self.held = self.others = self.sent = self.low = self.raised = 0
         self.lease = UNLIMITED
         self.limited_by(limit)
 
@@ -125,7 +125,8 @@ class Wallet:
     """
 
     __slots__ = (
-        "account", "announce", "answered_s", "asks", "contended", "deadline_s", "events", "gone",
+        "account", "announce", "answered_s", "asking", "asks", "busy_on", "contended", "deadline_s",
+        "events", "gone",
         "in_flight", "lease_id", "lock", "pair", "pair_model", "moved_to", "offset_us", "override", "period",
         "period_purse", "poll_at_s", "poll_s", "purses", "ready_until_s", "refused",
         "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
@@ -148,6 +149,7 @@ class Wallet:
         self.session_purse: Purse | None = None
         self.gone = False
         self.asks: deque[Ask] | None = None
+        self.asking: Ask | None = None  # whose need the operation under way is for
         self.events: list[Event] = []
         self.sent_events: list[Event] | None = None
         self.override: Any = None
@@ -157,6 +159,7 @@ class Wallet:
         self.state: Any = None
         self.ready_until_s = self.deadline_s = self.answered_s = self.sent_s = self.touched_s = 0.0
         self.poll_at_s = self.poll_s = self.refused_until_s = 0.0
+        self.busy_on: str | None = None  # the scope that others were last in the way on
         self.refused: tuple[str, bool, int] | None = None
         self.sharers = 1
         self.offset_us = 0
@@ -178,6 +181,7 @@ class Wallet:
         if purse is None:
             limit = self.tariff.plan.limit_of(scope) if self.tariff is not None else NO_LIMIT
             purse = self.purses[bucket] = Purse(bucket[0], window, limit)
+        purse.window = window  # a plan may stretch a running session
         return purse
 
     def model_purses(self, model: str) -> tuple[Purse, Purse]:
@@ -224,7 +228,8 @@ class Wallet:
             self.sent_events, self.events = self.events, []
             request = LeaseRequest(self.user_id, self.lease_id, seq, events=list(self.sent_events))
             if self.asks:
-                head = self.asks[0].call
+                self.asking = self.asks[0]
+                head = self.asking.call
                 request.begin_session = True
                 request.session_id = head.session_id
                 request.plan = head.plan
@@ -235,6 +240,7 @@ class Wallet:
             for purse in self.purses.values():
                 purse.sent = purse.unsettled
                 if purse.finite:
+                    purse.raised = max(0, purse.held - purse.lease)
                     purse.lease = purse.held + (0 if request.need else self._kept(purse, boot_s))
                     if purse.lease > 0:
                         request.held[purse.bucket] = purse.held
@@ -279,6 +285,7 @@ class Wallet:
                 purse.sent = 0
                 purse.others = reply.others.get(bucket, 0)
                 if purse.finite:
+                    purse.raised = 0
                     purse.lease += reply.lease.get(bucket, 0) - request.keep.get(bucket, 0)
                     purse.refill_below(request.need.get(purse.scope) or request.want.get(purse.scope))
                     if lowered:  # what was kept was worked out under the old plan
@@ -296,6 +303,8 @@ class Wallet:
             self.sent_events = None
             for purse in self.purses.values():
                 purse.sent = 0
+                purse.lease -= purse.raised  # nobody has granted what was held beyond the lease
+                purse.raised = 0
 
     def limited_by(self, tariff: Tariff) -> None:
         """Take on a plan; a new one is judged from the next call on, open holds keep their price."""

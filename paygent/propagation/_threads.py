@@ -13,8 +13,7 @@ import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from paygent.context import _in_context as in_context
-from paygent.context import as_payer, current_payer
+from paygent.context import as_payer, current_payer, in_context
 
 F = TypeVar("F", bound=Callable[..., Any])
 

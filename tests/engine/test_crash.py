@@ -10,44 +10,11 @@ from pathlib import Path
 import pytest
 from engine_values import ANSWER, CENT, call, plan
 
-from paygent import PaygentLimitExceeded
 from paygent.ledgers.sqlite import SqliteLedger
 
 HERE = Path(__file__).parent
 # Python 3.12 and later warn of every fork in a process with threads; that is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-WORKER = """
-import os, sys, threading
-sys.path.insert(0, sys.argv[2])
-from engine_values import ANSWER, EXACT, call, plan
-from paygent import Paygent
-
-pg = Paygent.init(db_path=sys.argv[1], auto_instrument=False)
-pg.configure_plan("default", plan(100_000))
-pg.configure_plan("one", plan(1))
-pg.assign_plan("holder", "one")
-ids = {}
-pg.on_usage(lambda event: ids.__setitem__(event.user_id, event.id))
-inside = threading.Event()
-
-
-def hold():
-    inside.set()
-    threading.Event().wait()
-
-
-def work(user):
-    while True:
-        call(pg, user)
-        os.write(1, ids[user].encode() + b"\\n")
-
-
-threading.Thread(target=lambda: pg.wrap(hold, user_id="holder", **EXACT)).start()
-inside.wait(30)
-for user in ("ada", "bob", "cy", "dora"):
-    threading.Thread(target=work, args=(user,)).start()
-"""
 
 
 def start(script, *arguments):
@@ -56,15 +23,6 @@ def start(script, *arguments):
         stdout=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
-
-
-def killed(worker):
-    """Kill the process; what else it told of answers before."""
-    worker.kill()
-    rest = worker.stdout.read().decode()
-    worker.wait(30)
-    worker.stdout.close()
-    return rest.split()
 
 
 def posted(path):
@@ -76,42 +34,6 @@ def posted(path):
         assert spent == CENT * sum(row.user_id == user for row in rows)
     ledger.close()
     return {row.id for row in rows}
-
-
-@pytest.mark.parametrize("answers", [1, 2, 5, 20, 50, 100, 200, 400, 800, 1600])
-def test_what_was_answered_survives_kill_9(tmp_path, init, answers):
-    """After kill -9 in mid-traffic every answered call is in the ledger once, and no lease is left."""
-    path = tmp_path / "p.db"
-    worker = start(WORKER, path)
-    answered = [worker.stdout.readline().strip().decode() for _ in range(answers)]
-    answered += killed(worker)
-    pg = init(db_path=path)
-    call(pg, "holder")
-    with pytest.raises(PaygentLimitExceeded):
-        call(pg, "holder")
-    pg.shutdown()
-    found = posted(path)
-    assert set(answered) <= found
-    assert len(found) <= len(answered) + 4 + 1  # answered, and not yet told of; and the one made here
-    assert not list((tmp_path / "p.db.journals").glob("*.journal"))
-
-
-def test_a_process_that_is_killed_again_and_again_counts_everything(tmp_path, init):
-    """Rounds of kill -9 on one file, each recovered by the next, lose nothing and count nothing twice."""
-    path = tmp_path / "p.db"
-    answered = []
-    for _ in range(5):
-        worker = start(WORKER, path)
-        answered += [worker.stdout.readline().strip().decode() for _ in range(60)]
-        answered += killed(worker)
-    last = start(WORKER, path)
-    answered.append(last.stdout.readline().strip().decode())
-    answered += killed(last)
-    pg = init(db_path=path)
-    pg.flush()
-    pg.shutdown()
-    assert len(answered) == len(set(answered))
-    assert set(answered) <= posted(path)
 
 
 ENDS = """

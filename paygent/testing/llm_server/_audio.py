@@ -16,7 +16,7 @@ from paygent.testing.llm_server._values import (
     stream_answer,
     typed_event,
 )
-from paygent.testing.llm_server._words import count_tokens, grouped, reply_pieces
+from paygent.testing.llm_server._words import count_tokens, grouped
 
 BYTES_PER_SECOND = 16_000  # a recording is as long as its bytes at 128 kbit/s
 TOKENS_PER_SECOND = 10
@@ -51,7 +51,7 @@ def transcript(request: Request) -> Answer:
 
     Whisper bills the duration, the other models tokens; plain text and subtitles carry no usage.
     """
-    pieces = reply_pieces(request.controls.reply_tokens)
+    pieces = request.controls.reply_pieces()
     seconds = _seconds(request)
     count = counted(request, seconds * TOKENS_PER_SECOND, len(pieces))
     usage, generated = billed(request, count, _transcript_usage(request, count, seconds))

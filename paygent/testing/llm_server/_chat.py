@@ -7,7 +7,7 @@ from typing import Any
 
 from paygent.testing.llm_server._reply import Count, Reply, Tool, ToolCall, billed, compose, counted
 from paygent.testing.llm_server._values import Answer, Json, Request, event, json_answer, stream_answer
-from paygent.testing.llm_server._words import count_prompt, grouped, reply_pieces
+from paygent.testing.llm_server._words import count_prompt, grouped
 
 DONE = event(b"[DONE]")
 FINGERPRINT = "fp_paygent_testing"
@@ -144,7 +144,7 @@ def completion(request: Request) -> Answer:
     """Answer ``POST /completions``; ``max_tokens`` is 16 unless given, as the API documents."""
     body = request.body
     tokens_max = int(body.get("max_tokens") or 16)
-    whole = reply_pieces(request.controls.reply_tokens)
+    whole = request.controls.reply_pieces()
     reply = Reply(whole[:tokens_max], cut=tokens_max < len(whole))
     prompt = body.get("prompt") or ""
     prompts = len(prompt) if isinstance(prompt, list) and prompt and not isinstance(prompt[0], int) else 1

@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from paygent.testing.llm_server._words import REPLY_TOKENS
+from paygent.testing.llm_server._words import REPLY_TOKENS, pieces_of, reply_pieces
 
 PREFIX = "x-llm-"
 COUNTED = object()  # the usage block is the counted one
@@ -50,6 +50,7 @@ class Controls:
     cached_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    text: str | None = None  # say just this
 
     def with_headers(self, headers: Mapping[str, str]) -> Controls:
         """
@@ -64,6 +65,10 @@ class Controls:
                 field, read = _HEADERS[name] if name in _HEADERS else _unknown(name)
                 changes[field] = read(value)
         return replace(self, **changes) if changes else self
+
+    def reply_pieces(self) -> tuple[str, ...]:
+        """What the model says, token by token."""
+        return reply_pieces(self.reply_tokens) if self.text is None else tuple(pieces_of(self.text))
 
     def fails(self, headers: Mapping[str, str]) -> bool:
         """Whether this attempt fails; the SDKs count their attempts in ``x-stainless-retry-count``."""

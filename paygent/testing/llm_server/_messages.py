@@ -16,7 +16,7 @@ from paygent.testing.llm_server._values import (
     stream_answer,
     typed_event,
 )
-from paygent.testing.llm_server._words import count_prompt, count_tokens, grouped, pieces_of, reply_pieces
+from paygent.testing.llm_server._words import count_prompt, count_tokens, grouped, pieces_of
 
 _SEARCHES = ("web_search_",)
 _THOUGHT = "The user wants something clear and short, so I start with the main point."
@@ -73,7 +73,7 @@ def tokens_counted(request: Request) -> Answer:
 
 def text_completion(request: Request) -> Answer:
     """Answer ``POST /complete``, which reports no usage."""
-    whole = reply_pieces(request.controls.reply_tokens)
+    whole = request.controls.reply_pieces()
     tokens_max = int(request.body.get("max_tokens_to_sample") or 256)
     reply = Reply(whole[:tokens_max], cut=tokens_max < len(whole))
     count = counted(request, count_prompt(request.body.get("prompt")), reply.tokens)

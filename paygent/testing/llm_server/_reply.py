@@ -12,7 +12,6 @@ from paygent.testing.llm_server._words import (
     count_tokens,
     json_for,
     pieces_of,
-    reply_pieces,
     texts_of,
 )
 
@@ -83,7 +82,7 @@ def compose(
     called = _called(tools, forced, messages)
     if any(not call.tool.hosted for call in called):
         return Reply((), called)
-    pieces = pieces_of(json_for(schema)) if schema else reply_pieces(request.controls.reply_tokens)
+    pieces = pieces_of(json_for(schema)) if schema else request.controls.reply_pieces()
     cut = tokens_max is not None and tokens_max < len(pieces)
     return Reply(pieces[:tokens_max] if cut else pieces, called, cut)
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from paygent.testing.llm_server._reply import billed, counted
 from paygent.testing.llm_server._store import Store
 from paygent.testing.llm_server._values import Answer, Json, Request, event, json_answer, stream_answer
-from paygent.testing.llm_server._words import count_prompt, reply_pieces
+from paygent.testing.llm_server._words import count_prompt
 
 
 def thread_created(request: Request) -> Answer:
@@ -27,7 +27,7 @@ def run_created(request: Request, store: Store, thread_id: str | None = None) ->
     """Answer ``POST /threads/runs``, ``.../{id}/runs`` and ``.../submit_tool_outputs``."""
     body = request.body
     read = count_prompt(body.get("thread"), body.get("instructions"), body.get("additional_messages"))
-    count = counted(request, read, len(reply_pieces(request.controls.reply_tokens)))
+    count = counted(request, read, len(request.controls.reply_pieces()))
     block = {
         "prompt_tokens": count.input,
         "completion_tokens": count.output,

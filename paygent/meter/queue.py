@@ -1,0 +1,120 @@
+"""The queue of callers who wait for room: served first come, first served, as the ledger answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from paygent.core.balance import Denied
+from paygent.meter.call import Outcome, State
+from paygent.meter.nesting import must_not_wait
+from paygent.meter.wallet import Ask, Wallet
+
+if TYPE_CHECKING:
+    from paygent.meter.meter import Meter
+
+SPENT_MEMORY_S = 0.25
+POLL_FIRST_S = 0.01
+POLL_MAX_S = 0.25
+
+
+class Queue:
+    """Who waits at which wallet; ``polling`` are the wallets whose head asks again after a while."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.polling: set[Wallet] = set()
+        self._meter = meter
+        self._boot = meter.boot
+
+    def freed(self, wallet: Wallet) -> None:
+        """Room came back to a wallet: whoever queues there may go on."""
+        if wallet.asks and self.serve(wallet, None, busy=False):
+            self._meter.exporter.submit(wallet)
+
+    def serve(self, wallet: Wallet, denied: str | None, *, busy: bool) -> bool:
+        """Let the queue in, first come, first served; true: the head needs the ledger (again)."""
+        served: list[tuple[Ask, Outcome]] = []
+        boot_s = self._boot()
+        with wallet.lock:
+            again = self._serve(wallet, denied, busy, boot_s, served)
+            if wallet.asks and not again:
+                self.polling.add(wallet)
+            else:
+                self.polling.discard(wallet)
+            wallet.asks = wallet.asks or None  # an empty queue would be a fifth of an idle wallet
+        for ask, outcome in served:
+            _answer(ask, outcome)
+        return again
+
+    def _serve(
+        self, wallet: Wallet, denied: str | None, busy: bool, boot_s: float, served: list[tuple[Ask, Outcome]]
+    ) -> bool:
+        if wallet.asks and wallet.asks[0] is not wallet.asking:
+            denied = None  # it was for a caller who has gone away meanwhile
+        self._serve_forced(wallet, boot_s, served)
+        while wallet.asks:
+            ask = wallet.asks[0]
+            outcome = ask.call.attempt(wallet, boot_s)
+            if outcome is None and denied is not None:
+                if busy and self._turn_away_nested(wallet, denied, served):
+                    denied = None
+                    continue
+                if busy:
+                    wallet.busy_on = denied
+                    wallet.poll_s = min(max(wallet.poll_s * 2, POLL_FIRST_S), POLL_MAX_S)
+                    wallet.poll_at_s = boot_s + wallet.poll_s
+                    return False
+                wallet.refused = (denied, self._is_exact(wallet), ask.call.need_by_scope().get(denied, 0))
+                wallet.refused_until_s = boot_s + SPENT_MEMORY_S
+                outcome = Denied(denied, busy=False)
+            if outcome is None:
+                return True
+            denied, wallet.poll_s, wallet.poll_at_s = None, 0.0, 0.0
+            wallet.asks.popleft()
+            served.append((ask, outcome))
+        return False
+
+    def _serve_forced(self, wallet: Wallet, boot_s: float, served: list[tuple[Ask, Outcome]]) -> None:
+        """Let in whoever needs no room, past all others; nobody in front of him is in his way."""
+        for ask in tuple(wallet.asks or ()):
+            outcome = ask.call.attempt(wallet, boot_s) if ask.call.forced else None
+            if outcome is not None:
+                assert wallet.asks is not None
+                wallet.asks.remove(ask)
+                served.append((ask, outcome))
+
+    def _turn_away_nested(self, wallet: Wallet, scope: str, served: list[tuple[Ask, Outcome]]) -> bool:
+        """Decide about callers who wait for their own streams; whether the head of the queue was one."""
+        head = wallet.asks[0] if wallet.asks else None
+        for ask in tuple(wallet.asks or ()):
+            if ask.outer and must_not_wait(ask.call, ask.outer, wallet, scope):
+                assert wallet.asks is not None
+                wallet.asks.remove(ask)
+                served.append((ask, Denied(scope, busy=True)))
+        return not wallet.asks or wallet.asks[0] is not head
+
+    def _is_exact(self, wallet: Wallet) -> bool:
+        return wallet.tariff is not None and wallet.tariff.plan.exact
+
+    def turn_away(self, wallet: Wallet) -> None:
+        """The ledger is away: whoever queues is judged by what is known here."""
+        served: list[tuple[Ask, Outcome]] = []
+        boot_s = self._boot()
+        with wallet.lock:
+            while wallet.asks:
+                ask = wallet.asks.popleft()
+                try:
+                    served.append((ask, self._meter.gate.alone(wallet, ask.call, boot_s)))
+                except Exception as fault:  # noqa: BLE001  # it belongs to the caller who waits
+                    ask.future.set_exception(fault)
+            wallet.asks = None
+        self.polling.discard(wallet)
+        for ask, outcome in served:
+            _answer(ask, outcome)
+
+
+def _answer(ask: Ask, outcome: Outcome) -> None:
+    if ask.future.set_running_or_notify_cancel():
+        ask.future.set_result(outcome)
+    elif outcome is State.HELD:
+        ask.call.release()
+        ask.call.state = State.DONE

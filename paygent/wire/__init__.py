@@ -1,0 +1,1 @@
+"""The JSON of the REST API, for both of its ends."""

@@ -45,14 +45,26 @@ def check_amounts(**given: float) -> None:
 
 def ledger_url(ledger: str | None, db_path: str | os.PathLike[str] | None) -> str:
     """The ledger to open: the URL, else the SQLite file."""
-    if ledger is not None:
-        return ledger
-    return f"sqlite:///{Path(db_path or DEFAULT_DB).expanduser().absolute()}"
+    return ledger if ledger is not None else f"sqlite:///{local_file(db_path)}"
 
 
-def backend(api_key: str | None, base_url: str | None) -> tuple[str | None, str]:
-    """Key and address of the backend, from the arguments or else the environment; no key means local mode."""
-    key = api_key or os.environ.get("PAYGENT_API_KEY") or None
+def local_file(db_path: str | os.PathLike[str] | None) -> Path:
+    """The SQLite file of this machine."""
+    return Path(db_path or DEFAULT_DB).expanduser().absolute()
+
+
+def backend(api_key: str | None, base_url: str | None, ledger: str | None) -> tuple[str | None, str]:
+    """
+    Key and address of the backend, from the arguments or else the environment; no key means local mode.
+
+    A *ledger* that is named in code is meant, whatever key the environment holds.
+
+    Raises:
+        ValueError: Both a key and a ledger are given.
+    """
+    if api_key and ledger is not None:
+        raise ValueError("give either api_key (the backend keeps the ledger) or ledger, not both")
+    key = api_key or (os.environ.get("PAYGENT_API_KEY") if ledger is None else None) or None
     return key, base_url or os.environ.get("PAYGENT_BASE_URL") or BASE_URL
 
 

@@ -8,23 +8,21 @@ import logging
 import os
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Literal
 
 from paygent import _settings, instrumentation, propagation
+from paygent._connection import Store, open_store
 from paygent._metering import Metering
 from paygent._shelter import Sheltered
 from paygent._users import Users
-from paygent.core.errors import PaygentBackendUnreachable
 from paygent.core.models import GuardResult, UsageEvent, UserState
 from paygent.instrumentation import ProviderRegistry
 from paygent.ledger import LedgerError
-from paygent.ledgers import open_ledger
 from paygent.meter import active
-from paygent.meter.meter import Meter, Options
+from paygent.meter.meter import Meter, Options, nothing
 from paygent.plans import read_plans
 
 log = logging.getLogger("paygent")
@@ -68,10 +66,9 @@ class Paygent(Metering, Users):
     _instance: Paygent | None = None
     _lock = threading.Lock()
 
-    def __init__(self, meter: Meter, registry: ProviderRegistry, api_key: str | None, base_url: str) -> None:
+    def __init__(self, meter: Meter, registry: ProviderRegistry, store: Store) -> None:
         super().__init__(meter, registry)
-        self._api_key = api_key
-        self._base_url = base_url
+        self._store = store
         self._initialized = True
 
     # -- lifecycle ------------------------------------------------------------------------------------
@@ -111,7 +108,8 @@ class Paygent(Metering, Users):
         Raises:
             ValueError: An argument cannot be right; the message names it, and nothing has changed.
             OSError: The file of *plans* cannot be read.
-            PaygentBackendUnreachable: No backend, and *strict_backend*.
+            PaygentBackendUnreachable: The backend does not answer, and *strict_backend*.
+            PaygentAuthInvalid: The backend does not take the key, and *strict_backend*.
         """
         _settings.check_choices(
             unattributed=unattributed, no_plan=no_plan, unpriced=unpriced, on_cancel=on_cancel
@@ -120,25 +118,29 @@ class Paygent(Metering, Users):
             flush_interval=flush_interval, max_batch_size=max_batch_size, max_queue_size=max_queue_size,
             refresh_interval=refresh_interval, busy_timeout=busy_timeout,
         )  # fmt: skip
-        url = _settings.ledger_url(ledger, db_path)
+        configured = read_plans(plans) if plans is not None else {}
+        store = open_store(api_key, base_url, ledger, db_path, strict=strict_backend)
         options = Options(
             raise_on_hard_gate, fail_open, unattributed, no_plan, unpriced, on_cancel, include_usage,
             busy_timeout, int(max_batch_size), flush_interval, int(max_queue_size), dict(model_aliases or {}),
-            _settings.journal_folder(journal_dir, url), flush_on_request_end,
+            _settings.journal_folder(journal_dir, store.name), flush_on_request_end,
+            getattr(store.ledger, "remembered", nothing), refresh_interval if store.api_key else None,
         )  # fmt: skip
-        key, backend_url = _backend(api_key, base_url, strict=strict_backend)
-        configured = read_plans(plans) if plans is not None else {}
-        pg = cls(Meter(open_ledger(url), options), registry or ProviderRegistry(), key, backend_url)
+        pg = cls(Meter(store.ledger, options), registry or ProviderRegistry(), store)
         for name, config in configured.items():
             pg.configure_plan(name, config)
         cls._replace(pg)
+        pg._patch(auto_instrument, propagate_threads)
+        return pg
+
+    def _patch(self, auto_instrument: bool, propagate_threads: bool) -> None:
+        """Put the patches in place that are asked for, and take away those of an earlier instance."""
         if auto_instrument:
-            pg.instrument()
+            self.instrument()
         else:
-            pg.uninstrument()
+            self.uninstrument()
         if propagate_threads:
             propagation.patch_threads()
-        return pg
 
     @classmethod
     def _replace(cls, pg: Paygent) -> Paygent:
@@ -197,27 +199,29 @@ class Paygent(Metering, Users):
     @property
     def api_key(self) -> str | None:
         """Configured API key."""
-        return self._api_key
+        return self._store.api_key
 
     @property
     def base_url(self) -> str:
         """Backend URL."""
-        return self._base_url
+        return self._store.base_url
 
     @property
     def is_local_mode(self) -> bool:
         """Whether there is no API key."""
-        return self._api_key is None
+        return self._store.api_key is None
 
     @property
     def is_connected(self) -> bool:
-        """Whether a backend is reachable now."""
-        return False
+        """Whether a backend is reachable now, as far as is known."""
+        if self._store.api_key is None or self._meter.closed:
+            return False
+        return not self._meter.degraded and (self._store.is_reachable or self._meter.exporter.heard)
 
     @property
     def backend_reachable(self) -> bool:
         """Whether the backend answered at ``init()``."""
-        return False
+        return self._store.is_reachable
 
     @property
     def is_initialized(self) -> bool:
@@ -267,20 +271,6 @@ class Paygent(Metering, Users):
     def on_session_start(self, callback: Callable[[UserState], Any]) -> None:
         """Call *callback* when a user is first loaded."""
         self._meter.callbacks.session_start.append(callback)
-
-
-def _backend(api_key: str | None, base_url: str | None, *, strict: bool) -> tuple[str | None, str]:
-    """This version has no backend client: it says so, and works on the local ledger."""
-    key, base_url = _settings.backend(api_key, base_url)
-    if key is None:
-        return key, base_url
-    warning = PaygentBackendUnreachable(
-        f"no connection to the backend at {base_url}: this version keeps to the local ledger"
-    )
-    if strict:
-        raise warning
-    warnings.warn(warning, stacklevel=3)
-    return key, base_url
 
 
 _meters: weakref.WeakSet[Meter] = weakref.WeakSet()

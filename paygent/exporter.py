@@ -83,6 +83,7 @@ class Exporter:
         self.tick_s = tick_s
         self.asking_since_s: float | None = None  # since when the ledger has been at one request
         self.threaded = True
+        self.heard = False  # whether the ledger has ever answered this process
         self._delivery = Delivery(ledger, journal, lease_id)
         self._desk = desk
         self._boot = boot

@@ -1,8 +1,9 @@
 """
 The CrewAI callback: meters a crew's model calls from CrewAI's event bus, and stops a crew that has spent.
 
-A step's output carries no usage. The bus reports each model call with it, whichever provider was asked, in a
-thread of CrewAI's own and after the call: there is nothing to hold then, so that the gate is the step.
+A step's output carries no usage. The bus reports each model call with it, whichever provider was asked, in
+a thread of CrewAI's own and after the call: there is nothing to hold then. The gate is its hook before each
+model call, and the step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from paygent._shelter import Sheltered
+from paygent.core.errors import PaygentLimitExceeded
 from paygent.core.usage import Usage
 from paygent.instrumentation import text_bytes
 from paygent.instrumentation._fields import count, fields, items, text
@@ -64,15 +66,24 @@ class CrewAICallback:
         Raises:
             PaygentLimitExceeded: The plan does not cover another call.
         """
+        with Sheltered(self._billing.meter, "gating a CrewAI step"):
+            self._gate("step", self._last_model, through_sdk=self._last_through_sdk)
+
+    def _gate_call(self, llm: Any) -> None:
+        """Refuse a call about to be made; what the patched SDK counts, it gates too."""
+        with Sheltered(self._billing.meter, "gating a CrewAI call"):
+            model = text(getattr(llm, "model", None))
+            self._gate("chat", model, through_sdk=_goes_through_sdk(llm, model or ""))
+
+    def _gate(self, operation: str, model: str | None, *, through_sdk: bool) -> None:
         meter = self._billing.meter
-        with Sheltered(meter, "gating a CrewAI step"):
-            payer = self._billing.payer(through_sdk=self._last_through_sdk)
-            if payer is None or payer.user_id is None:
-                return
-            if self._pg.check_guard(payer.user_id, self._last_model).status == "hard_gate":
-                call = meter.call(payer, None, "step", self._last_model, 0, None)
-                call.__enter__()  # the real gate: callbacks, the audit trail, and the refusal
-                meter.void(call)
+        payer = self._billing.payer(through_sdk=through_sdk)
+        if payer is None or payer.user_id is None:
+            return
+        if self._pg.check_guard(payer.user_id, model).status == "hard_gate":
+            call = meter.call(payer, None, operation, model, 0, None)
+            call.__enter__()  # the real gate: callbacks, the audit trail, and the refusal
+            meter.void(call)
 
     def _meter_call(self, llm: Any, event: Any) -> None:
         """Post one call that CrewAI reports as completed."""
@@ -116,6 +127,40 @@ def _listen() -> None:
             _bus = events.crewai_event_bus
             _bus.on(events.CrewKickoffStartedEvent)(_on_kickoff)
             _bus.on(events.LLMCallCompletedEvent)(_on_completed)
+            _hook_calls()
+
+
+def _hook_calls() -> None:
+    """Have CrewAI ask before each model call; versions without such hooks have the step alone."""
+    try:
+        hooks, dispatch = import_module("crewai.hooks"), import_module("crewai.hooks.dispatch")
+    except ImportError:
+        return
+
+    class Refused(PaygentLimitExceeded, dispatch.HookAborted):  # type: ignore[misc,name-defined]  # not installed
+        """The refusal as CrewAI lets it pass: other errors of a hook it prints, and makes the call."""
+
+        def __reduce__(self) -> tuple[object, ...]:
+            return PaygentLimitExceeded, (self.guard_result, self.refusal)
+
+    def before_call(context: Any) -> None:
+        owner = _owner_of(context)
+        if owner is not None:
+            try:
+                owner._gate_call(getattr(context, "llm", None))  # noqa: SLF001  # of this module's own class
+            except PaygentLimitExceeded as refused:
+                raise Refused(refused.guard_result, refused.refusal) from None
+
+    hooks.register_before_llm_call_hook(before_call)
+
+
+def _owner_of(context: Any) -> CrewAICallback | None:
+    """Whose a call is: its crew's, else that of its task or agent."""
+    owner = getattr(getattr(context, "crew", None), "step_callback", None)
+    if isinstance(owner, CrewAICallback):
+        return owner
+    ids = (str(getattr(getattr(context, part, None), "id", "")) for part in ("task", "agent"))
+    return next((_owners[known] for known in ids if known in _owners), None)
 
 
 def _on_kickoff(source: Any, event: Any) -> None:  # noqa: ARG001  # the shape of the bus's handlers

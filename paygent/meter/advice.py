@@ -11,7 +11,7 @@ from paygent.core.usage import Usage
 from paygent.core.windows import Window
 from paygent.meter import refusals
 from paygent.meter.live import usage_of
-from paygent.meter.wallet import Purse
+from paygent.meter.purse import Purse
 
 if TYPE_CHECKING:
     from paygent.core.pricing import Rates

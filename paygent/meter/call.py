@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from paygent.ledger import Session
     from paygent.meter.habits import Habits
     from paygent.meter.meter import Meter
+    from paygent.meter.purse import Purse
     from paygent.meter.tariff import Tariff, Terms
-    from paygent.meter.wallet import Purse, Wallet
+    from paygent.meter.wallet import Wallet
 
 NO_UNITS = Usage()
 

@@ -32,6 +32,7 @@ class Desk:
         self._next_due_s = boot_s + min(1.0, self._meter.options.flush_interval_s)
         self._meter.settle_dropped()
         self._forget(boot_s)
+        self._refresh(boot_s)
         return [w for w in tuple(self._meter.wallets.values()) if w.is_due(boot_s)]
 
     def next_poll_s(self) -> float | None:
@@ -62,6 +63,7 @@ class Desk:
 
     def reachable(self) -> None:
         """The ledger answered."""
+        self._meter.exporter.heard = True
         if self._meter.degraded:
             self._meter.degraded = False
             log.warning("the ledger answers again; limits are shared with other processes again")
@@ -114,6 +116,14 @@ class Desk:
                 gone, wallet.events = wallet.events[:excess], wallet.events[excess:]
             excess -= len(gone)
             self._meter.dropped += journal.shed(gone)
+
+    def _refresh(self, boot_s: float) -> None:
+        """Ask anew about users whom nothing else asks about: their plans may have changed."""
+        interval_s = self._meter.options.refresh_interval_s
+        if interval_s is not None:
+            for wallet in tuple(self._meter.wallets.values()):
+                if boot_s - wallet.answered_s > interval_s:
+                    wallet.stale = True
 
     def _forget(self, boot_s: float) -> None:
         for user_id, wallet in tuple(self._meter.wallets.items()):

@@ -239,7 +239,12 @@ class Gate:
         return call.attempt_alone(wallet, None, boot_s)
 
     def open_alone(self, wallet: Wallet, boot_s: float) -> None:
-        """A user never seen, and no ledger: the plans configured in this process are all there is."""
+        """A user never seen, and no ledger: what was last known of him, else the plans of this process."""
+        known = self._meter.options.remembered(wallet.user_id)
+        if known is not None:
+            wallet.recall(known, self._meter.tariff(known.plan), self._meter.now_us(), boot_s)
+            self._windows_alone(wallet, None, boot_s)
+            return
         wallet.account = Account(wallet.user_id)
         wallet.offset_us = self._meter.now_us() - int(boot_s * 1e6)
         config = self._meter.plans.get(DEFAULT_PLAN)

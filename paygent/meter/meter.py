@@ -26,6 +26,7 @@ from paygent.core.usage import Usage
 from paygent.exporter import Exporter
 from paygent.journal import Journal
 from paygent.ledger import (
+    LeaseReply,
     Ledger,
     LedgerError,
     PlanRow,
@@ -51,6 +52,11 @@ log = logging.getLogger("paygent")
 MODELS_MAX = 1000
 
 
+def nothing(_user_id: str) -> LeaseReply | None:
+    """Nothing is remembered of any user."""
+    return None
+
+
 @dataclass
 class Options:
     """What ``Paygent.init`` decides for the engine."""
@@ -69,6 +75,8 @@ class Options:
     model_aliases: dict[str, str] = field(default_factory=dict)
     journal_dir: Path | None = None  # instead of where the ledger keeps journals
     flush_on_request_end: bool = False
+    remembered: Callable[[str], LeaseReply | None] = nothing  # what was last known of a user, from disk
+    refresh_interval_s: float | None = None  # of users whom nothing else asks about
     lookup: Callable[[str, str | None], Rates | None] = catalogue.lookup
     boot: Callable[[], float] = field(default_factory=boot_clock)
 

@@ -13,8 +13,9 @@ from paygent.core.windows import from_us
 
 if TYPE_CHECKING:
     from paygent.meter.call import Call
+    from paygent.meter.purse import Purse
     from paygent.meter.sizing import Blocked
-    from paygent.meter.wallet import Purse, Wallet
+    from paygent.meter.wallet import Wallet
 
 Status = Literal["ok", "soft_gate", "hard_gate"]
 CODES = {TOTAL_SPEND: "period_spend", SESSION_SPEND: "session_spend"}

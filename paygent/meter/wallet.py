@@ -8,11 +8,12 @@ from concurrent.futures import Future
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from paygent.core.balance import UNLIMITED, within
+from paygent.core.balance import within
 from paygent.core.events import Event
-from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NO_LIMIT, SESSION_SPEND, TOTAL_SPEND, Limit
-from paygent.core.windows import Window
+from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NO_LIMIT, SESSION_SPEND, TOTAL_SPEND
+from paygent.core.windows import Window, billing_period
 from paygent.ledger import GRANT_TTL_S, Account, Bucket, LeaseReply, LeaseRequest, Session
+from paygent.meter.purse import Purse
 
 if TYPE_CHECKING:
     from paygent.meter.call import Call, Outcome
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 IDLE_S = 5.0
 FRESH_S = 1.0  # how old what is known of a plan may get before a call is judged by it
 SESSIONS_MAX = 64
-REFILL_CALLS = 16  # a slice for fewer calls is near its limit: there, more is asked for when it is needed
 
 
 @lru_cache(maxsize=4096)
@@ -34,69 +34,6 @@ def _bucket(scope: str, window_key: str) -> Bucket:
 @lru_cache(maxsize=1024)
 def _model_scopes(model: str) -> tuple[str, str]:
     return MODEL_LIMIT + model, MODEL_COST + model
-
-
-class Purse:
-    """
-    One scope in one window: what the ledger last said, and what this process did since.
-
-    ``lease`` is what is granted and not yet posted, ``held`` the open holds on it, ``low`` how little of it
-    may be idle before more is asked for, ``unsettled`` what was posted here and is not yet in ``posted``.
-    Nano-dollars, or tokens for a model's limit.
-    """
-
-    __slots__ = (
-        "cap", "hard", "held", "lease", "low", "others", "posted", "raised", "scope", "sent", "soft",
-        "unsettled", "window",
-    )  # fmt: skip
-
-    def __init__(self, scope: str, window: Window, limit: Limit) -> None:
-        self.scope = scope
-        self.window = window
-        self.posted = self.unsettled = self.held = self.others = self.sent = self.low = self.raised = 0
-        self.lease = UNLIMITED
-        self.limited_by(limit)
-
-    def limited_by(self, limit: Limit) -> None:
-        """Take on *limit*; a purse that becomes limited starts with nothing but its holds."""
-        if limit.hard >= UNLIMITED:
-            self.lease = UNLIMITED
-        elif self.lease >= UNLIMITED >> 1:
-            self.lease = 0
-        self.cap, self.soft, self.hard = limit
-
-    def close(self, need: int, amount: int) -> None:
-        """
-        End a hold of *need* and post *amount*.
-
-        What a grant went past the limit is for its one call; it must not be there for the next.
-        """
-        self.held -= need
-        self.lease -= amount
-        self.unsettled += amount
-        if self.hard < UNLIMITED:
-            self.lease = within(self.lease, self.held, self.hard - self.posted - self.unsettled - self.others)
-
-    def refill_below(self, need: int | None) -> None:
-        """Have more asked for in the background once a quarter of a new slice for calls of *need* is left."""
-        if need is not None:
-            idle = self.lease - self.held
-            self.low = idle >> 2 if idle >= REFILL_CALLS * need else 0
-
-    @property
-    def finite(self) -> bool:
-        """Whether the plan limits this scope; only then is it leased."""
-        return self.hard < UNLIMITED
-
-    @property
-    def used(self) -> int:
-        """Posted by anyone as far as is known here, and by this process since."""
-        return self.posted + self.unsettled
-
-    @property
-    def bucket(self) -> Bucket:
-        """What the ledger calls this purse."""
-        return self.scope, self.window.key
 
 
 class Ask:
@@ -294,6 +231,16 @@ class Wallet:
                     del self.purses[bucket]
             self.deadline_s = self.sent_s + GRANT_TTL_S
             self._be_ready_until()
+
+    def recall(self, known: LeaseReply, tariff: Tariff, now_us: int, boot_s: float) -> None:
+        """Take over what was known of the user some time ago (the lock is held); nothing is granted by it."""
+        self.account = known.account
+        self.offset_us = now_us - int(boot_s * 1e6)
+        self.limited_by(tariff)
+        self.windows(billing_period(known.account.period, now_us), None, known.session)
+        for bucket, amount in known.posted.items():
+            if bucket in self.purses or (self.period is not None and bucket[1] == self.period.key):
+                self._known_purse(bucket).posted = amount
 
     def failed(self) -> None:
         """The operation did not come through: its events wait for the next one."""

@@ -40,8 +40,22 @@ def test_the_environment_names_the_backend(monkeypatch):
     monkeypatch.setenv("PAYGENT_API_KEY", "pg_live_1")
     monkeypatch.setenv("PAYGENT_BASE_URL", "http://127.0.0.1:9")
     with pytest.warns(PaygentBackendUnreachable):
-        pg = Paygent.init(ledger="memory://")
+        pg = Paygent.init()
     assert (pg.api_key, pg.base_url, pg.is_local_mode) == ("pg_live_1", "http://127.0.0.1:9", False)
+    assert (pg.is_connected, pg.backend_reachable) == (False, False)
+
+
+def test_a_ledger_named_in_code_is_meant(monkeypatch):
+    """A key in the environment does not redirect a Paygent whose code names its ledger."""
+    monkeypatch.setenv("PAYGENT_API_KEY", "pg_live_1")
+    assert Paygent.init(ledger="memory://").is_local_mode
+
+
+def test_a_key_and_a_ledger_contradict_each_other(pg):
+    """Two places for one ledger are refused by name, and the Paygent before goes on."""
+    with pytest.raises(ValueError, match=r"api_key .* or ledger"):
+        Paygent.init(api_key="k", ledger="memory://")
+    assert pg.is_initialized
 
 
 def test_an_argument_wins_over_the_environment(monkeypatch):
@@ -53,7 +67,7 @@ def test_an_argument_wins_over_the_environment(monkeypatch):
 def test_strict_backend_raises_and_leaves_the_earlier_instance(pg):
     """An ``init`` that fails changes nothing: the Paygent before it goes on."""
     with pytest.raises(PaygentBackendUnreachable):
-        Paygent.init(api_key="k", base_url="http://127.0.0.1:9", strict_backend=True, ledger="memory://")
+        Paygent.init(api_key="k", base_url="http://127.0.0.1:9", strict_backend=True)
     assert Paygent.get_instance() is pg
     assert pg.is_initialized
 

@@ -5,6 +5,11 @@ import pytest
 from paygent import ModelCostRate, Paygent, PlanConfig
 
 
+def pytest_ignore_collect(collection_path, config):
+    """Leave the real CrewAI out, which brings 140 packages, unless everything is asked for."""
+    return True if "crewai_real" in collection_path.name and not config.getoption("--every-extra") else None
+
+
 @pytest.fixture
 def pg():
     """Start a Paygent on a ledger in memory, the SDKs patched, with a plan that prices every model."""

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
 import pytest
-from crewai_bus import Crew, OpenAICompletion, Part, install
+from crewai_bus import Crew, HookAborted, OpenAICompletion, Part, install
 
 from paygent import ModelCostRate, PaygentLimitExceeded, PlanConfig, paygent_context
 
@@ -169,6 +170,39 @@ def test_a_step_of_a_spent_user_stops_the_crew(pg, crew, callback):
     with pytest.raises(PaygentLimitExceeded):
         callback({"output": "Hello"})
     assert [result.gate_reason for result in fired] == ["total_spend"]
+
+
+def test_a_spent_user_is_refused_before_the_call(pg, crew):
+    """CrewAI asks before each model call: the refusal passes its handling of errors, and can be pickled."""
+    spend_all(pg)
+    with pytest.raises(PaygentLimitExceeded) as refused:
+        crew.ask()
+    assert isinstance(refused.value, HookAborted)
+    assert type(pickle.loads(pickle.dumps(refused.value))) is PaygentLimitExceeded
+    assert refused.value.guard_result.gate_reason == "total_spend"
+
+
+def test_a_user_with_room_is_not_held_up(pg, crew, bus):
+    """Before the cap the call goes on, and nothing is held for it."""
+    crew.ask()
+    assert bus.errors == []
+    assert pg.get_usage("ann").reserved_cost == 0
+
+
+def test_what_the_sdk_gates_the_hook_leaves_alone(pg, crew):
+    """Within a context the patched SDK refuses an OpenAI call: the hook is silent, and other users' too."""
+    spend_all(pg)
+    with paygent_context("ben"):
+        crew.ask(OpenAICompletion())
+
+
+def test_a_crew_of_nobody_is_not_gated(pg, bus, callback):
+    """The hook is CrewAI's for the whole process: crews without the callback are left alone."""
+    spend_all(pg)
+    crew = Crew(bus)
+    crew.start()
+    crew.ask()
+    assert bus.errors == []
 
 
 def test_a_missing_crewai_says_what_to_install():

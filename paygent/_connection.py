@@ -1,0 +1,72 @@
+"""Where the ledger is: on this machine, in a database, or at a backend that may not be there yet."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import NamedTuple
+
+from paygent import _settings
+from paygent.core.errors import PaygentAuthInvalid, PaygentBackendUnreachable
+from paygent.ledger import Ledger, LedgerError
+from paygent.ledgers import open_ledger
+
+CHECK_TIMEOUT_S = 1.0  # to connect, and again to answer: init() waits two seconds at most
+
+
+class Store(NamedTuple):
+    """
+    A ledger, and what is known of the backend behind it.
+
+    ``name`` tells it from others without any secret. ``api_key`` of ``None`` means local mode.
+    ``is_reachable`` is the result of the check at the start.
+    """
+
+    ledger: Ledger
+    name: str
+    api_key: str | None
+    base_url: str
+    is_reachable: bool = False
+
+
+def open_store(
+    api_key: str | None,
+    base_url: str | None,
+    ledger: str | None,
+    db_path: str | os.PathLike[str] | None,
+    *,
+    strict: bool,
+) -> Store:
+    """
+    Open what ``Paygent.init`` names; in connected mode the backend is asked once whether it is there.
+
+    Raises:
+        ValueError: A key and a ledger are given, or the URL of the ledger cannot be meant.
+        PaygentBackendUnreachable: The backend did not answer, and *strict*; else this is a warning.
+        PaygentAuthInvalid: It does not take the key, and *strict*; else this is a warning.
+    """
+    key, address = _settings.backend(api_key, base_url, ledger)
+    if key is None:
+        url = _settings.ledger_url(ledger, db_path)
+        return Store(open_ledger(url), url, None, address)
+    from paygent.ledgers.backend import BackendLedger  # loaded in connected mode only
+
+    store = BackendLedger(address, key, _settings.local_file(db_path))
+    reachable = True
+    try:
+        store.link.ping(CHECK_TIMEOUT_S)
+    except LedgerError as error:
+        if strict:
+            store.close()
+            raise _warning(address, error) from error
+        warnings.warn(_warning(address, error), stacklevel=3)
+        reachable = False
+    return Store(store, f"backend://{store.project}", key, address, reachable)
+
+
+def _warning(base_url: str, error: LedgerError) -> PaygentAuthInvalid | PaygentBackendUnreachable:
+    from paygent.ledgers._backend_link import UnauthorizedError
+
+    if isinstance(error, UnauthorizedError):
+        return PaygentAuthInvalid(f"the backend at {base_url} does not take the API key")
+    return PaygentBackendUnreachable(f"no connection to the backend: {error}; it is asked again")

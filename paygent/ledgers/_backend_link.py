@@ -1,0 +1,142 @@
+"""HTTP to the backend: errors as the ledger port knows them, and a pause after each."""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from paygent.ledger import LedgerError
+
+if TYPE_CHECKING:
+    import httpx
+
+CONNECT_TIMEOUT_S = 2.0
+READ_TIMEOUT_S = 5.0
+PAUSE_FIRST_S = 0.5
+PAUSE_MAX_S = 5.0
+API = "/api/v1"
+_REFUSED = (401, 403)
+_TRY_AGAIN = (408, 425, 429)
+
+
+class UnauthorizedError(LedgerError):
+    """The backend does not take the API key."""
+
+
+class RejectedError(Exception):
+    """The backend will not have a request, however often it is sent; ``field`` is what is wrong with it."""
+
+    def __init__(self, status: int, detail: str, field: str | None = None) -> None:
+        super().__init__(f"{status} {detail}" + (f" ({field})" if field else ""))
+        self.status = status
+        self.field = field
+
+
+def api_root(base_url: str) -> str:
+    """The address that all paths are appended to, however the base was written."""
+    root = base_url.rstrip("/")
+    return root if root.endswith(API) else root + API
+
+
+class Link:
+    """
+    Requests with the project's key.
+
+    After a failure the next request is refused at once for a while, longer each time and at most five
+    seconds, with jitter: many processes must not come back at the same moment. ``clock`` is monotonic, in
+    seconds.
+    """
+
+    def __init__(self, base_url: str, api_key: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self.root = api_root(base_url)
+        self._headers = {"authorization": f"Bearer {api_key}", "content-type": "application/json"}
+        self._clock = clock
+        self._client: httpx.Client | None = None
+        self._failures = 0
+        self._pause_until_s = 0.0
+
+    def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
+        """Return the JSON at *path*; ``None`` where there is nothing."""
+        return self._request("GET", path, None, query)
+
+    def post(self, path: str, said: Any) -> Any:
+        """Post JSON, and return what is answered."""
+        return self._request("POST", path, said)
+
+    def delete(self, path: str) -> None:
+        """Delete what is at *path*; what is gone already is as good."""
+        self._request("DELETE", path, None)
+
+    def ping(self, timeout_s: float) -> None:
+        """
+        Ask whether the backend is there and takes the key, without regard to a pause.
+
+        Raises:
+            UnauthorizedError: It does not take the key.
+            LedgerError: It is not there.
+        """
+        self._pause_until_s = 0.0
+        self._request("POST", "/leases", [], timeout_s=timeout_s)
+
+    def forget_after_fork(self) -> None:
+        """In a forked child: the parent's connections are not ours to use or close."""
+        self._client = None
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _request(
+        self,
+        method: str,
+        path: str,
+        said: Any,
+        query: Mapping[str, Any] | None = None,
+        timeout_s: float = READ_TIMEOUT_S,
+    ) -> Any:
+        if self._clock() < self._pause_until_s:
+            raise LedgerError("the backend failed a moment ago; it is asked again shortly")
+        import httpx  # loaded with the first request
+
+        if self._client is None:
+            self._client = httpx.Client(headers=self._headers, follow_redirects=False)
+        timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
+        body = None if said is None else json.dumps(said, separators=(",", ":"))
+        try:
+            response = self._client.request(
+                method, self.root + path, content=body, params=query, timeout=timeout
+            )
+        except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+            raise self._failed(f"{type(error).__name__}: {error}") from error
+        return self._read(response)
+
+    def _read(self, response: httpx.Response) -> Any:
+        status = response.status_code
+        if status in _REFUSED:
+            self._failed("")
+            raise UnauthorizedError(f"the backend does not take the API key ({status})")
+        if status >= 500 or status in _TRY_AGAIN or 300 <= status < 400:
+            raise self._failed(f"it answered {status}")
+        try:
+            answer = response.json() if response.content else None
+        except ValueError:
+            raise self._failed(f"it answered {status} with something that is no JSON") from None
+        self._failures = 0
+        if status < 400:
+            return answer
+        if status == 404:
+            return None
+        problem = answer if isinstance(answer, dict) else {}
+        raise RejectedError(status, str(problem.get("detail", "")), problem.get("field"))
+
+    def _failed(self, reason: str) -> LedgerError:
+        """Pause, and say what happened; addresses may be said, keys are in no message of the HTTP client."""
+        pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2**self._failures)
+        self._failures = min(self._failures + 1, 10)
+        self._pause_until_s = self._clock() + pause_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
+        return LedgerError(f"the backend at {self.root} cannot be asked: {reason}")

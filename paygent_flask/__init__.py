@@ -1,1 +1,13 @@
-"""Paygent for Flask: who pays for the calls of a request, and the 429 when the plan is spent."""
+"""
+Paygent for Flask: who pays for the calls of a request, and the 429 when the plan is spent.
+
+::
+
+    paygent = Paygent(app, upgrade_url="/upgrade?from={plan}")
+"""
+
+from paygent.web.wording import Offer
+from paygent_flask._extension import Paygent
+from paygent_flask._verbs import exempt, require_budget, tag
+
+__all__ = ["Offer", "Paygent", "exempt", "require_budget", "tag"]

@@ -3,10 +3,29 @@ Paygent for Starlette, FastAPI and every other ASGI app: who pays, and the 429 w
 
 ::
 
-    app.add_middleware(PaygentMiddleware, upgrade_url="/upgrade?from={plan}")
+    add_paygent(app, upgrade_url="/upgrade?from={plan}")
+
+The options are those of :class:`~paygent.web.options.WebOptions`, the same under every framework.
 """
 
-from paygent.web.limit_response import Offer
+from paygent.web.request import RequestSlot, current_slot
+from paygent.web.wording import Offer
+from paygent_starlette._apps import add_paygent, me_endpoint, me_route, paygent_lifespan
 from paygent_starlette._middleware import PaygentMiddleware
+from paygent_starlette._verbs import check_limits, exempt, paygent_user, require_budget, tag
 
-__all__ = ["Offer", "PaygentMiddleware"]
+__all__ = [
+    "Offer",
+    "PaygentMiddleware",
+    "RequestSlot",
+    "add_paygent",
+    "check_limits",
+    "current_slot",
+    "exempt",
+    "me_endpoint",
+    "me_route",
+    "paygent_lifespan",
+    "paygent_user",
+    "require_budget",
+    "tag",
+]

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-from paygent.client import Paygent
+from starlette.middleware.cors import CORSMiddleware
+
 from paygent.context import Payer, current_payer, set_payer
-from paygent.web.limit_response import LimitResponder, Offer, UpgradeUrl, find_refusal
-from paygent_starlette._replies import HTTPReply, Message, Reply, Scope, Send, SocketReply
-from paygent_starlette._users import FindUser, from_scope, is_async, resolved, resolved_async
+from paygent.web.limit_response import find_refusal
+from paygent.web.options import WebOptions
+from paygent.web.plugin import WebPlugin
+from paygent.web.request import RequestSlot
+from paygent_starlette._leavers import look_after
+from paygent_starlette._replies import HTTPReply, Message, Reply, Send, SocketReply
+from paygent_starlette._users import Scope, await_here, connection_of, place_of, user_of
 
 log = logging.getLogger("paygent")
 
@@ -19,7 +23,8 @@ Receive = Callable[[], Awaitable[Message]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STATE = "paygent"
-_REPLIES: dict[str, Callable[[Scope, Send, LimitResponder], Reply]] = {
+APPS_MAX = 50
+_REPLIES: dict[str, Callable[[Scope, Receive, Send, RequestSlot], Reply]] = {
     "http": HTTPReply,
     "websocket": SocketReply,
 }
@@ -34,52 +39,49 @@ class PaygentMiddleware:
     away); a stream that has begun ends with one ``event: error``. A request without an LLM call costs
     nothing, and its user is never looked up.
 
-    Place it inside CORS middleware, or browsers hide the refusal from scripts.
+    ``request.state.paygent`` is the request's :class:`~paygent.web.request.RequestSlot`: set its ``user_id``
+    where the user is only learnt by the endpoint, read its ``cost`` after the calls.
+
+    Place it inside CORS middleware, or browsers hide the refusal from scripts; :func:`add_paygent` does.
 
     Args:
-        get_user_id: Finds the user of a request: called with the ``Request`` (for a WebSocket the
-            ``HTTPConnection``), returns an id or ``None`` for nobody. A plain function is called at the first
-            LLM call, after everything that signs the user in; an async one is awaited when the request
-            begins. By default the user of ``AuthenticationMiddleware``. Code that learns the user late may
-            also set ``request.state.paygent.user_id``.
-        upgrade_url: Where a blocked user can upgrade: ``https://…`` or a path of this app, with ``{plan}``
-            for the present plan; or a function of the refusal.
-        expose_amounts: False keeps the numbers of the limit from the user.
-        status_code: Status of a spent limit, 429 or 402.
-        offers: What to suggest to a user of each plan, by the plan's name.
+        options: Those of :class:`~paygent.web.options.WebOptions`. Functions get the ``Request``, for a
+            WebSocket the ``HTTPConnection``. ``get_user_id`` is by default the user of
+            ``AuthenticationMiddleware`` or of whatever else sets ``scope["user"]``.
 
     Raises:
-        ValueError: *upgrade_url* or *status_code* cannot be right.
+        ValueError: An option cannot be right.
+        TypeError: There is no such option, or it is of another kind.
     """
 
-    def __init__(
-        self,
-        app: ASGIApp,
-        *,
-        get_user_id: FindUser | None = None,
-        upgrade_url: UpgradeUrl = None,
-        expose_amounts: bool = True,
-        status_code: int = 429,
-        offers: Mapping[str, Offer] | None = None,
-    ) -> None:
+    def __init__(self, app: ASGIApp, /, **options: Any) -> None:
         self.app = app
-        self._find_user: Callable[[Any], Any] = get_user_id or from_scope
-        self._awaits_user = get_user_id is not None and is_async(get_user_id)
-        self._responder = LimitResponder(upgrade_url, expose_amounts, status_code, offers or {})
+        checked = WebOptions.of(options)
+        self.plugin = WebPlugin(
+            checked,
+            default_user=user_of,
+            place_of=place_of,
+            request_of=self.connection_of,
+            await_here=await_here,
+        )
+        self._replies = _REPLIES if checked.enabled else {}
         self._checked = False
+
+    connection_of = staticmethod(connection_of)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        make_reply = _REPLIES.get(scope["type"])
+        make_reply = self._replies.get(scope["type"])
         outer = current_payer()
         if make_reply is None or (outer is not None and _is_inside(scope, outer)):
             await self.app(scope, receive, send)
             return
-        if not self._checked:
-            self._check()
-        payer = await self._payer(scope)
-        reply = make_reply(scope, send, self._responder)
-        set_payer(payer)
+        slot = self.plugin.open(scope)
+        scope.setdefault("state", {})[STATE] = slot
+        if self.plugin.eager:
+            await slot.find_async()
+        reply = make_reply(scope, receive, send, slot)
+        set_payer(slot)
         try:
             await self.app(scope, receive, reply.send)
             await reply.finish()
@@ -90,23 +92,23 @@ class PaygentMiddleware:
         finally:
             reply.drop()
             set_payer(outer)
-
-    async def _payer(self, scope: Scope) -> Payer:
-        """The slot that the calls of this connection look into, filled now or at the first of them."""
-        payer = Payer(None)
-        if self._awaits_user:
-            payer.user_id = await resolved_async(self._find_user, scope)
-        else:
-            payer.resolve = functools.partial(resolved, self._find_user, scope)
-        scope.setdefault("state", {})[STATE] = payer
-        return payer
+            if not self._checked:
+                self._check()
+            if reply.is_cut:
+                look_after(slot)
+            await self.plugin.finish_async(slot)
 
     def _check(self) -> None:
+        """Say once where the app's CORS middleware cannot put its headers on a refusal."""
         self._checked = True
-        if Paygent.get_instance() is None:
-            log.warning(
-                "PaygentMiddleware runs without Paygent.init(): LLM calls are neither metered nor gated"
-            )
+        inner: Any = self.app
+        for _ in range(APPS_MAX):
+            if isinstance(inner, CORSMiddleware):
+                log.warning(
+                    "PaygentMiddleware is outside of CORSMiddleware: browsers hide its answers from scripts "
+                    "of other origins; use add_paygent(app), or add it before CORSMiddleware"
+                )
+            inner = getattr(inner, "app", None)
 
 
 def _is_inside(scope: Scope, outer: Payer) -> bool:

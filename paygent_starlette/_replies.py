@@ -3,24 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
 import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Protocol
 
-from paygent.web.limit_response import Declined, LimitResponder, LimitResponse
+from paygent.web.limit_response import Declined, LimitResponse
+from paygent.web.request import RequestSlot
 
 log = logging.getLogger("paygent")
 
-HOLD_S = 1.0  # the longest a response's start waits for its first chunk
+SERVER_ERROR = 500
 POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013  # RFC 6455 and its registry of close codes
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 
 class Reply(Protocol):
     """What the middleware needs of a connection."""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a response has begun and is not complete."""
 
     async def send(self, message: Message) -> None:
         """Pass *message* on."""
@@ -39,16 +47,18 @@ class HTTPReply:
     """
     One response on its way to the client.
 
-    The start of a response of unknown length is held back until its first chunk, for one second at most: a
-    limit met by the generator behind it can still become a clean 429.
+    The start of a response of unknown length is held back until its first chunk, until an LLM call of the
+    request is admitted, or for ``defer_start_s``, whichever comes first: a limit met by the generator behind
+    it can still become a clean 429.
     """
 
-    __slots__ = ("_done", "_held", "_releasing", "_responder", "_scope", "_send", "_start", "_timer")
+    __slots__ = ("_done", "_held", "_receive", "_releasing", "_scope", "_send", "_slot", "_start", "_timer")
 
-    def __init__(self, scope: Scope, send: Send, responder: LimitResponder) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, slot: RequestSlot) -> None:
         self._scope = scope
+        self._receive = receive
         self._send = send
-        self._responder = responder
+        self._slot = slot
         self._start: Message | None = None  # as sent, or about to be sent by the timer
         self._held: Message | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -58,10 +68,14 @@ class HTTPReply:
     async def send(self, message: Message) -> None:
         """Pass *message* on, the start of a stream not yet."""
         kind = message["type"]
+        if kind == "http.response.start" and message["status"] == SERVER_ERROR:
+            self._slot.unhandled = self._slot.refusal  # a catch-all of the app's has made this of it
+        if self._slot.unhandled is not None:
+            await self._say_instead(self._slot.unhandled)
+            return
         if kind == "http.response.start":
-            if _is_sized(message) or not self._hold(message):
-                self._start = message
-                await self._send(message)
+            if _is_sized(message) or self._slot.tally.has_admitted or not self._hold(message):
+                await self._send(self._starting(message))
             return
         if self._held is not None or self._releasing is not None:
             await self.finish()
@@ -70,6 +84,16 @@ class HTTPReply:
         elif self._start is not None:  # other ways to send a body, whole
             self._done = self._done or kind in ("http.response.pathsend", "http.response.zerocopysend")
         await self._send(message)
+
+    async def _say_instead(self, refusal: Declined) -> None:
+        """The framework made an error page of the refusal: it is dropped for the refusal itself."""
+        if not self._done and self._start is None:
+            await self.refuse(refusal)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a response has begun and is not complete: its client has left, or its app failed."""
+        return not self._done and self._start is not None
 
     async def finish(self) -> None:
         """Send a start that is still held."""
@@ -81,7 +105,7 @@ class HTTPReply:
 
     def drop(self) -> None:
         """Forget a start that is still held: something else will be answered."""
-        self._held = None
+        self._held = self._slot.tally.on_admitted = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -96,35 +120,46 @@ class HTTPReply:
             log.warning("a limit was reached after the response was complete: %s", refusal)
         elif self._start is None:
             self.drop()
-            await self._answer(self._responder.response(refusal, _headers(self._scope)))
+            self._done = True
+            await _refuse(self._slot, self._scope, self._receive, self._send, refusal)
         elif _is_event_stream(self._start):
             await self.finish()
             self._done = True
-            await self._send({"type": "http.response.body", "body": self._responder.event(refusal)})
+            await self._send(
+                {"type": "http.response.body", "body": self._slot.plugin.responder.event(refusal)}
+            )
         else:
             return False
         return True
 
-    async def _answer(self, answer: LimitResponse) -> None:
-        body = b"" if self._scope.get("method") == "HEAD" else answer.body
-        self._done = True
-        await self._send(_start("http.response.start", answer))
-        await self._send({"type": "http.response.body", "body": body})
-
     def _hold(self, message: Message) -> bool:
         """Hold *message* back; not without asyncio, whose timer is needed."""
         self.drop()
+        defer_s = self._slot.plugin.options.defer_start_s
         try:
-            self._timer = asyncio.get_running_loop().call_later(HOLD_S, self._expire)
+            loop = asyncio.get_running_loop()
         except RuntimeError:
             return False
+        if not defer_s:
+            return False
+        self._timer = loop.call_later(defer_s, self._expire)
         self._held = message
+        self._slot.tally.on_admitted = functools.partial(_from_any_thread, loop, self._expire)
         return True
 
     def _released(self) -> Message:
         assert self._held is not None
-        self._start = message = self._held
+        message = self._held
         self.drop()
+        return self._starting(message)
+
+    def _starting(self, message: Message) -> Message:
+        """Note that the response starts with *message*, and tell in it what the user has used."""
+        usage = self._slot.plugin.headers(self._slot)
+        if usage:
+            told = [(name.lower().encode(), value.encode()) for name, value in usage.items()]
+            message = {**message, "headers": [*message.get("headers", ()), *told]}
+        self._start = message
         return message
 
     def _expire(self) -> None:
@@ -136,17 +171,26 @@ class HTTPReply:
 class SocketReply:
     """One WebSocket connection: refused before it is accepted, or closed."""
 
-    __slots__ = ("_accepted", "_closed", "_responder", "_scope", "_send")
+    is_cut = False  # its app hears of a client who leaves
 
-    def __init__(self, scope: Scope, send: Send, responder: LimitResponder) -> None:
+    __slots__ = ("_accepted", "_closed", "_receive", "_replaced", "_scope", "_send", "_slot")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, slot: RequestSlot) -> None:
         self._scope = scope
+        self._receive = receive
         self._send = send
-        self._responder = responder
-        self._accepted = self._closed = False
+        self._slot = slot
+        self._accepted = self._closed = self._replaced = False
 
     async def send(self, message: Message) -> None:
         """Pass *message* on."""
         kind = message["type"]
+        refusal = self._slot.unhandled
+        if refusal is not None:  # the framework made a close of its own of the refusal
+            self._slot.unhandled = None
+            self._replaced = await self.refuse(refusal)
+        if self._replaced:
+            return
         if kind == "websocket.accept":
             self._accepted = True
         elif kind in ("websocket.close", "websocket.http.response.start"):
@@ -164,22 +208,28 @@ class SocketReply:
         if self._closed:
             log.warning("a limit was reached after the connection was closed: %s", refusal)
         elif not self._accepted and "websocket.http.response" in (self._scope.get("extensions") or ()):
-            answer = self._responder.response(refusal, _headers(self._scope))
-            await self.send(_start("websocket.http.response.start", answer))
-            await self.send({"type": "websocket.http.response.body", "body": answer.body})
+            await _refuse(self._slot, self._scope, self._receive, self.send, refusal)
         else:
-            problem = self._responder.problem(refusal)
+            problem = self._slot.plugin.responder.problem(refusal)
             code = TRY_AGAIN_LATER if problem["retryable"] else POLICY_VIOLATION
             await self.send({"type": "websocket.close", "code": code, "reason": problem["code"]})
         return True
 
 
-def _start(kind: str, answer: LimitResponse) -> Message:
+async def _refuse(slot: RequestSlot, scope: Scope, receive: Receive, send: Send, refusal: Declined) -> None:
+    """Answer a request or a handshake with *refusal*; what ``on_limit`` returned is an app of its own."""
+    answer = await slot.plugin.refuse_async(refusal, headers_of(scope), slot.request)
+    if not isinstance(answer, LimitResponse):
+        await answer(scope, receive, send)
+        return
+    prefix = "websocket." if scope["type"] == "websocket" else ""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-    return {"type": kind, "status": answer.status, "headers": headers}
+    await send({"type": f"{prefix}http.response.start", "status": answer.status, "headers": headers})
+    body = b"" if scope.get("method") == "HEAD" else answer.body
+    await send({"type": f"{prefix}http.response.body", "body": body})
 
 
-def _headers(scope: Scope) -> dict[str, str]:
+def headers_of(scope: Scope) -> dict[str, str]:
     """The request's headers as text; of a repeated one all values, as RFC 9110 joins them."""
     joined: dict[str, str] = {}
     for raw_name, raw_value in scope["headers"]:
@@ -198,6 +248,12 @@ def _is_event_stream(start: Message) -> bool:
     headers = {name.lower(): value for name, value in start.get("headers", ())}
     media: bytes = headers.get(b"content-type", b"")
     return b"content-encoding" not in headers and media.lower().startswith(b"text/event-stream")
+
+
+def _from_any_thread(loop: asyncio.AbstractEventLoop, told: Callable[[], None]) -> None:
+    """Calls may be admitted on any thread, and after the server's loop has ended."""
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(told)
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

@@ -1,42 +1,64 @@
-"""Who a request belongs to."""
+"""Who a request belongs to, and where it goes, as Starlette and its kin say it."""
 
 from __future__ import annotations
 
-import inspect
-import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from typing import Any
 
+from anyio import from_thread
 from starlette.requests import HTTPConnection, Request
 
-from paygent.context import checked_user_id
-
-log = logging.getLogger("paygent")
+from paygent.web.exemptions import Place
+from paygent.web.plugin import CannotAwaitError
 
 Scope = MutableMapping[str, Any]
-UserId = str | int | None
-# Called with a Request (http) or an HTTPConnection (websocket); ``Any``, so that either annotation fits.
-FindUser = Callable[[Any], UserId] | Callable[[Any], Awaitable[UserId]]
 
-_NAMES = ("identity", "id", "username")
-_FAILED = "get_user_id failed: the LLM calls of this connection belong to nobody"
+_NAMES = ("identity", "id", "pk", "user_id", "sub", "username")  # of attributes, or of the keys of a token
 
 
-def is_async(find_user: FindUser) -> bool:
-    """Whether calling *find_user* gives something to await: functions, and objects with ``__call__``."""
-    return inspect.iscoroutinefunction(find_user) or inspect.iscoroutinefunction(
-        getattr(find_user, "__call__", None)  # noqa: B004  # an instance's own, which may be async
-    )
+def connection_of(scope: Scope) -> HTTPConnection:
+    """The request, or for a WebSocket its connection."""
+    return Request(scope) if scope["type"] == "http" else HTTPConnection(scope)
 
 
-def from_scope(connection: HTTPConnection) -> object:
+def await_here(find: Callable[[Any], Awaitable[Any]], connection: Any) -> Any:
     """
-    The user that ``AuthenticationMiddleware`` has put into the scope, if there is one and he is signed in.
+    Run *find* on the event loop that this worker thread serves.
 
-    Takes the first of ``identity``, ``id`` and ``username`` that the user has.
+    Raises:
+        CannotAwaitError: This is no worker thread of Starlette's.
     """
-    user = connection.scope.get("user")
-    if user is None or not getattr(user, "is_authenticated", True):
+    begun = False
+
+    async def run() -> Any:
+        nonlocal begun
+        begun = True
+        return await find(connection)
+
+    try:
+        return from_thread.run(run)
+    except RuntimeError as error:
+        if begun:
+            raise
+        raise CannotAwaitError from error
+
+
+def user_of(connection: Any) -> object:
+    """The user that some authentication has put into the scope, if there is one and he is signed in."""
+    return id_of(connection.scope.get("user"))
+
+
+def id_of(user: object) -> object:
+    """
+    The id of a signed-in *user*: text or a number as it is, of a token or an object its first name of a user.
+
+    ``None`` for nobody, which a user with a false ``is_authenticated`` is too.
+    """
+    if user is None or isinstance(user, (str, int)):
+        return user
+    if isinstance(user, Mapping):
+        return next((user[name] for name in _NAMES if user.get(name) is not None), None)
+    if not getattr(user, "is_authenticated", True):
         return None
     for name in _NAMES:
         try:
@@ -48,23 +70,27 @@ def from_scope(connection: HTTPConnection) -> object:
     return None
 
 
-def resolved(find_user: Callable[[Any], object], scope: Scope) -> str | None:
-    """Ask *find_user* now; a fault in it is logged and leaves the call to nobody."""
-    try:
-        return checked_user_id(find_user(_connection(scope)))
-    except Exception:
-        log.exception(_FAILED)
-        return None
+def place_of(connection: Any) -> Place:
+    """Path and route of *connection*; the route is known once the app's router has found it."""
+    scope = connection.scope
+    return Place(scope.get("path", ""), _route_name(scope))
 
 
-async def resolved_async(find_user: Callable[[Any], Awaitable[object]], scope: Scope) -> str | None:
-    """The asynchronous twin of :func:`resolved`."""
-    try:
-        return checked_user_id(await find_user(_connection(scope)))
-    except Exception:
-        log.exception(_FAILED)
-        return None
+def _route_name(scope: Scope) -> str | None:
+    """The full name of the route, as ``url_for`` takes it; older Starlettes name its endpoint only."""
+    found = scope.get("route") or scope.get("route_handler")
+    endpoint = scope.get("endpoint")
+    for route, name in _named(getattr(scope.get("app"), "routes", ())):
+        if route is found or (found is None and getattr(route, "endpoint", scope) is endpoint):
+            return name
+    own = getattr(found, "name", None)
+    return own if isinstance(own, str) else None
 
 
-def _connection(scope: Scope) -> HTTPConnection:
-    return Request(scope) if scope["type"] == "http" else HTTPConnection(scope)
+def _named(routes: Iterable[Any], prefix: str = "") -> Iterable[tuple[Any, str]]:
+    for route in routes:
+        name = getattr(route, "name", None) or ""
+        if getattr(route, "routes", None):
+            yield from _named(route.routes, f"{prefix}{name}:" if name else prefix)
+        elif name:
+            yield route, prefix + name

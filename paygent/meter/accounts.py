@@ -100,7 +100,7 @@ def _outdate(wallet: Wallet) -> None:
     wallet.ready_until_s, wallet.refused = 0.0, None
     for purse in wallet.purses.values():
         if purse.finite:
-            purse.lease = purse.held
+            purse.lease = min(purse.lease, purse.held)
 
 
 def refreshed(meter: Meter, user_id: str) -> Wallet:

@@ -69,6 +69,13 @@ def user_header(connection):
 
 
 @pytest.fixture
+def host():
+    """Serve any ASGI app for the length of a test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda app: stack.enter_context(serving(app, 0))
+
+
+@pytest.fixture
 def serve():
     """Serve routes behind the middleware; users name themselves in a header unless options say otherwise."""
     with contextlib.ExitStack() as stack:

@@ -15,7 +15,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response, Strea
 from starlette.routing import Route
 
 from paygent import PaygentUnavailable
-from paygent_starlette import Offer, PaygentMiddleware, _replies
+from paygent_starlette import Offer, PaygentMiddleware
 
 BEN = {"x-user": "ben"}
 ADA = {"x-user": "ada"}
@@ -320,9 +320,8 @@ def test_other_responses_are_untouched(method, path, serve, pg, tmp_path):
     assert {name: value for name, value in with_it.headers.items() if name != "date"} == keep
 
 
-def test_a_slow_first_chunk_does_not_keep_the_headers(serve, pg, monkeypatch):
-    """The start of a stream is held for a second at most; then the client gets its headers."""
-    monkeypatch.setattr(_replies, "HOLD_S", 0.02)
+def test_a_slow_first_chunk_does_not_keep_the_headers(serve, pg):
+    """The start of a stream is held for ``defer_start_s`` at most; then the client gets its headers."""
     go_on = threading.Event()
 
     def parts():
@@ -332,7 +331,8 @@ def test_a_slow_first_chunk_does_not_keep_the_headers(serve, pg, monkeypatch):
     async def endpoint(request):
         return sse(parts())
 
-    with httpx.stream("GET", serve(Route("/", endpoint)), timeout=5, trust_env=False) as answer:
+    url = serve(Route("/", endpoint), defer_start_s=0.02)
+    with httpx.stream("GET", url, timeout=5, trust_env=False) as answer:
         go_on.set()  # only now: the headers are here
         assert answer.read() == b"data: late\n\n"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from paygent import PaygentLimitExceeded
+from paygent import Paygent, PaygentLimitExceeded
 from paygent.context import current_payer
 from paygent.core.models import GuardResult
 from paygent_starlette import PaygentMiddleware
@@ -97,8 +97,8 @@ async def test_a_close_before_accept_where_the_server_cannot_answer(pg):
     assert message == {"type": "websocket.close", "code": 1008, "reason": "period_spend"}
 
 
-async def test_without_init_it_says_so_once(caplog):
-    """A middleware without ``Paygent.init()`` warns with the first request and works all the same."""
+async def test_without_init_the_first_request_does_it(tmp_path):
+    """Where the app has not called ``Paygent.init()``, the first request does, with the option *paygent*."""
 
     async def app(scope, receive, send):
         await send(LAST)
@@ -106,7 +106,12 @@ async def test_without_init_it_says_so_once(caplog):
     async def send(message):
         return None
 
-    middleware = PaygentMiddleware(app)
+    middleware = PaygentMiddleware(app, paygent={"ledger": f"sqlite:///{tmp_path}/own.db"})
+    assert Paygent.get_instance() is None
     for _ in range(2):
         await middleware({"type": "http", "method": "GET", "headers": []}, None, send)
-    assert caplog.text.count("without Paygent.init()") == 1
+    pg = Paygent.get_instance()
+    assert pg is not None
+    pg.start_session("ada")
+    pg.shutdown()
+    assert (tmp_path / "own.db").exists()

@@ -4,7 +4,8 @@ import pytest
 
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable, Refusal
 from paygent.core.models import GuardResult
-from paygent.web.limit_response import LimitResponder, Offer, find_refusal, negotiated
+from paygent.web.limit_response import LimitResponder, Offer, find_refusal
+from paygent.web.negotiation import negotiated
 
 MAY = datetime(2026, 5, 1, tzinfo=timezone.utc)
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

@@ -8,7 +8,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks import calls, crowds, gates, ledgers, memory, starts, streams  # noqa: F401  # they register
+from benchmarks import (  # noqa: F401  # they register
+    calls,
+    crowds,
+    exactness,
+    gates,
+    ledgers,
+    memory,
+    requests,
+    starts,
+    streams,
+)
 from benchmarks._suite import BENCHMARKS, TINY, Row, Sizes, rows_of
 from benchmarks._table import NOISE, header, line, machine
 

@@ -14,10 +14,10 @@ from starlette.routing import Route
 
 from paygent.client import Paygent
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
-from paygent.web.limit_response import Declined, LimitResponder, LimitResponse, find_refusal
-from paygent.web.request import RequestSlot, current_slot
+from paygent.web.limit_response import Declined, LimitResponder, LimitResponse
+from paygent.web.request import RequestSlot
+from paygent_starlette._answers import headers_of
 from paygent_starlette._middleware import STATE, PaygentMiddleware
-from paygent_starlette._replies import headers_of
 
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Any]]
 
@@ -43,24 +43,11 @@ def add_paygent(app: Any, **options: Any) -> None:
         for error in (PaygentLimitExceeded, PaygentUnavailable):
             app.exception_handlers.setdefault(error, refused)
     elif hasattr(app, "asgi_app"):
-        _add_to_quart(app, options)
+        from paygent_starlette._quart import add_to_quart
+
+        add_to_quart(app, options)
     else:
         raise TypeError(f"add_paygent() installs into Starlette, FastAPI and Quart, not {type(app).__name__}")
-
-
-def _add_to_quart(app: Any, options: dict[str, Any]) -> None:
-    """Quart makes error pages of exceptions inside of every middleware; it tells of them by its signals."""
-    from quart.signals import got_request_exception, got_websocket_exception
-
-    app.asgi_app = PaygentMiddleware(app.asgi_app, **options)
-
-    def note(_sender: object, exception: BaseException, **_: Any) -> None:
-        slot = current_slot()
-        if slot is not None:
-            slot.unhandled = find_refusal(exception)
-
-    for signal in (got_request_exception, got_websocket_exception):
-        signal.connect(note, app, weak=False)
 
 
 async def refused(request: Request, error: Exception) -> Response:

@@ -11,15 +11,16 @@ from starlette.middleware.cors import CORSMiddleware
 from paygent.context import Payer, current_payer, set_payer
 from paygent.web.limit_response import find_refusal
 from paygent.web.options import WebOptions
-from paygent.web.plugin import WebPlugin
 from paygent.web.request import RequestSlot
+from paygent_starlette._answers import Receive, Send
 from paygent_starlette._leavers import look_after
-from paygent_starlette._replies import HTTPReply, Message, Reply, Send, SocketReply
-from paygent_starlette._users import Scope, await_here, connection_of, place_of, user_of
+from paygent_starlette._plugin import AsgiPlugin
+from paygent_starlette._replies import HTTPReply, Reply
+from paygent_starlette._sockets import SocketReply
+from paygent_starlette._users import Scope
 
 log = logging.getLogger("paygent")
 
-Receive = Callable[[], Awaitable[Message]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STATE = "paygent"
@@ -54,20 +55,13 @@ class PaygentMiddleware:
         TypeError: There is no such option, or it is of another kind.
     """
 
+    plugin_type = AsgiPlugin
+
     def __init__(self, app: ASGIApp, /, **options: Any) -> None:
         self.app = app
-        checked = WebOptions.of(options)
-        self.plugin = WebPlugin(
-            checked,
-            default_user=user_of,
-            place_of=place_of,
-            request_of=self.connection_of,
-            await_here=await_here,
-        )
-        self._replies = _REPLIES if checked.enabled else {}
+        self.plugin = self.plugin_type(WebOptions.of(options))
+        self._replies = _REPLIES if self.plugin.options.enabled else {}
         self._checked = False
-
-    connection_of = staticmethod(connection_of)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""

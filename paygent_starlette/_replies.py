@@ -6,21 +6,16 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from paygent.web.limit_response import Declined, LimitResponse
+from paygent.web.limit_response import Declined
 from paygent.web.request import RequestSlot
+from paygent_starlette._answers import Message, Receive, Scope, Send, say_refusal
 
 log = logging.getLogger("paygent")
 
 SERVER_ERROR = 500
-POLICY_VIOLATION, TRY_AGAIN_LATER = 1008, 1013  # RFC 6455 and its registry of close codes
-
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
 
 
 class Reply(Protocol):
@@ -121,7 +116,7 @@ class HTTPReply:
         elif self._start is None:
             self.drop()
             self._done = True
-            await _refuse(self._slot, self._scope, self._receive, self._send, refusal)
+            await say_refusal(self._slot, self._scope, self._receive, self._send, refusal)
         elif _is_event_stream(self._start):
             await self.finish()
             self._done = True
@@ -166,76 +161,6 @@ class HTTPReply:
         if self._held is not None:
             self._releasing = asyncio.ensure_future(self._send(self._released()))
             self._releasing.add_done_callback(_retrieve)
-
-
-class SocketReply:
-    """One WebSocket connection: refused before it is accepted, or closed."""
-
-    is_cut = False  # its app hears of a client who leaves
-
-    __slots__ = ("_accepted", "_closed", "_receive", "_replaced", "_scope", "_send", "_slot")
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, slot: RequestSlot) -> None:
-        self._scope = scope
-        self._receive = receive
-        self._send = send
-        self._slot = slot
-        self._accepted = self._closed = self._replaced = False
-
-    async def send(self, message: Message) -> None:
-        """Pass *message* on."""
-        kind = message["type"]
-        refusal = self._slot.unhandled
-        if refusal is not None:  # the framework made a close of its own of the refusal
-            self._slot.unhandled = None
-            self._replaced = await self.refuse(refusal)
-        if self._replaced:
-            return
-        if kind == "websocket.accept":
-            self._accepted = True
-        elif kind in ("websocket.close", "websocket.http.response.start"):
-            self._closed = True
-        await self._send(message)
-
-    async def finish(self) -> None:
-        """Nothing is held back."""
-
-    def drop(self) -> None:
-        """Nothing is held back."""
-
-    async def refuse(self, refusal: Declined) -> bool:
-        """Answer the handshake with the refusal where the server can; else close with its code as reason."""
-        if self._closed:
-            log.warning("a limit was reached after the connection was closed: %s", refusal)
-        elif not self._accepted and "websocket.http.response" in (self._scope.get("extensions") or ()):
-            await _refuse(self._slot, self._scope, self._receive, self.send, refusal)
-        else:
-            problem = self._slot.plugin.responder.problem(refusal)
-            code = TRY_AGAIN_LATER if problem["retryable"] else POLICY_VIOLATION
-            await self.send({"type": "websocket.close", "code": code, "reason": problem["code"]})
-        return True
-
-
-async def _refuse(slot: RequestSlot, scope: Scope, receive: Receive, send: Send, refusal: Declined) -> None:
-    """Answer a request or a handshake with *refusal*; what ``on_limit`` returned is an app of its own."""
-    answer = await slot.plugin.refuse_async(refusal, headers_of(scope), slot.request)
-    if not isinstance(answer, LimitResponse):
-        await answer(scope, receive, send)
-        return
-    prefix = "websocket." if scope["type"] == "websocket" else ""
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
-    await send({"type": f"{prefix}http.response.start", "status": answer.status, "headers": headers})
-    body = b"" if scope.get("method") == "HEAD" else answer.body
-    await send({"type": f"{prefix}http.response.body", "body": body})
-
-
-def headers_of(scope: Scope) -> dict[str, str]:
-    """The request's headers as text; of a repeated one all values, as RFC 9110 joins them."""
-    joined: dict[str, str] = {}
-    for raw_name, raw_value in scope["headers"]:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        joined[name] = f"{joined[name]}, {value}" if name in joined else value
-    return joined
 
 
 def _is_sized(start: Message) -> bool:

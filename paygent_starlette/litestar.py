@@ -21,8 +21,9 @@ from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
 from paygent.web.limit_response import Declined, LimitResponse, find_refusal
 from paygent.web.options import is_async
 from paygent.web.request import RequestSlot
+from paygent_starlette._answers import headers_of
 from paygent_starlette._middleware import STATE, PaygentMiddleware
-from paygent_starlette._replies import headers_of
+from paygent_starlette._plugin import AsgiPlugin
 from paygent_starlette._users import Scope
 
 __all__ = ["PaygentPlugin", "me_handler"]
@@ -58,17 +59,28 @@ class PaygentPlugin(InitPlugin):
         return app_config
 
 
-class _Middleware(PaygentMiddleware):
-    """The middleware, its functions called with Litestar's own objects."""
+class _Plugin(AsgiPlugin):
+    """The web plugin, its functions called with Litestar's own objects."""
 
-    def __init__(self, app: Any, **options: Any) -> None:
-        super().__init__(app, **options)
+    @staticmethod
+    def app_of(response: Any, request: Any) -> Any:
+        """An app that sends a response of Litestar's."""
+        if not isinstance(response, Response):
+            return None
+        return response.to_asgi_response(app=None, request=request)
 
     @staticmethod
     def connection_of(scope: Scope) -> Any:
         """The request, or for a WebSocket its connection."""
         connection: Any = Request if scope["type"] == "http" else ASGIConnection
         return connection(scope)
+
+
+class _Middleware(PaygentMiddleware):
+    plugin_type = _Plugin
+
+    def __init__(self, app: Any, **options: Any) -> None:
+        super().__init__(app, **options)  # Litestar gives the app by its name
 
 
 def _slot_of(scope: Any) -> RequestSlot | None:

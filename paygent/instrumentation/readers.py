@@ -8,6 +8,7 @@ of tools. ``see`` returns true on the event after which usage is final.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from paygent.core.usage import Usage
@@ -30,6 +31,10 @@ class Reader:
 
     __slots__ = ("failed", "job", "model", "output_bytes", "tools", "usage")
 
+    # Events whose attribute ``mark`` equals ``plain`` carry output and nothing else: read in batches.
+    mark = "type"
+    plain: str | None = ""
+
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.output_bytes = 0
@@ -42,6 +47,21 @@ class Reader:
         """Take in one event; return whether usage is final now."""
         raise NotImplementedError  # abstract: each kind of stream has a reader of its own
 
+    def see_plain(self, events: Sequence[Any]) -> int:
+        """
+        Take in *events*, all of them plain, and return how many were read.
+
+        One that is not as the SDK declares it ends the reading: it and those after it are for :meth:`see`.
+        """
+        read = 0
+        try:
+            for event in events:
+                self.see(event)
+                read += 1
+        except (AttributeError, TypeError):
+            return read
+        return read
+
     def _count(self, value: Any) -> None:
         if isinstance(value, str):
             self.output_bytes += utf8_length(value)
@@ -51,6 +71,9 @@ class ChatReader(Reader):
     """Chat completions: deltas; usage in a last chunk without choices, or (some servers) in every chunk."""
 
     __slots__ = ()
+
+    mark = "usage"
+    plain = None
 
     def see(self, event: Any) -> bool:
         """Take in one chunk; the one with usage and without choices is final."""
@@ -125,6 +148,8 @@ class ResponseReader(Reader):
 
     __slots__ = ()
 
+    plain = "response.output_text.delta"
+
     def see(self, event: Any) -> bool:
         """Take in one event; completed, incomplete, failed and cancelled are final."""
         kind = event.type
@@ -162,6 +187,8 @@ class MessageReader(Reader):
     """Anthropic messages: usage at the start, then again, **cumulative**, in each ``message_delta``."""
 
     __slots__ = ("_block",)
+
+    plain = "content_block_delta"
 
     def __init__(self) -> None:
         super().__init__()

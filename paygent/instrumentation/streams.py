@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import sys
+import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from types import AsyncGeneratorType, FrameType, GeneratorType
@@ -23,16 +24,18 @@ from paygent.instrumentation.ports import CallPort, MeterPort
 from paygent.instrumentation.readers import Reader
 from paygent.meter import active
 
+EVENTS_PER_BATCH = 64
+
 
 class Tally:
     """
     What one stream has used, and its one settlement.
 
-    ``hide`` says that the chunk with usage was asked for by us, and is kept from the caller. ``busy`` is true
-    while the SDK is computing the next event: a response closed meanwhile is closed by the SDK itself.
+    ``hide`` says that the chunk with usage was asked for by us, and is kept from the caller. ``plain`` are
+    events that were passed on and wait to be read together; ``iterator`` is the SDK's, while it lives.
     """
 
-    __slots__ = ("__weakref__", "busy", "call", "hide", "reader", "settled", "units")
+    __slots__ = ("__weakref__", "call", "hide", "iterator", "plain", "reader", "settled", "units")
 
     def __init__(
         self, call: CallPort, reader: Reader, units: Usage | None = None, *, hide: bool = False
@@ -41,11 +44,24 @@ class Tally:
         self.reader = reader
         self.units = units
         self.hide = hide
-        self.busy = False
+        self.iterator: Callable[[], Any] = _nothing
+        self.plain: list[Any] = []
         self.settled = False
+
+    def catch_up(self) -> None:
+        """Read the events that wait; they are the caller's by now, and may be anything."""
+        events = self.plain[:]
+        del self.plain[: len(events)]
+        for event in events[self.reader.see_plain(events) :]:
+            self._see(event)
 
     def see(self, event: Any) -> bool:
         """Take in one event; settles on the final one. Returns whether to keep it from the caller."""
+        if self.plain:
+            self.catch_up()
+        return self._see(event)
+
+    def _see(self, event: Any) -> bool:
         try:
             try:
                 final = self.reader.see(event)
@@ -64,6 +80,7 @@ class Tally:
         if self.settled:
             return
         self.settled = True
+        self.catch_up()
         reader = self.reader
         if reader.usage is not None:
             self.call.finish(reader.usage, reader.model, reader.tools)
@@ -77,13 +94,16 @@ class Tally:
         if self.settled:
             return
         self.settled = True
+        self.catch_up()
         reader = self.reader
         partial = self.units if reader.usage is None else reader.usage
         self.call.finish_estimated(partial, reader.output_bytes, reader.model, reader.tools)
 
     def closed(self) -> None:
         """The response was closed: by the SDK in the middle of a step (which says more), or by the caller."""
-        if not self.busy:
+        iterator = self.iterator()
+        running = getattr(iterator, "gi_running", None) or getattr(iterator, "ag_running", None)
+        if not running:
             self._guarded(self.leave)
 
     def ended(self) -> None:
@@ -92,6 +112,7 @@ class Tally:
 
     def broke(self, error: BaseException) -> None:
         """The iteration raised: the provider's own error before any output costs nothing."""
+        self._guarded(self.catch_up)
         if (
             not self.settled
             and self.reader.usage is None
@@ -110,6 +131,7 @@ class Tally:
         self.settled = True
         meter: MeterPort | None = active.get()
         if meter is not None:
+            self.catch_up()
             partial = self.units if self.reader.usage is None else self.reader.usage
             meter.later(self.call, partial, self.reader.output_bytes)
 
@@ -118,6 +140,10 @@ class Tally:
             settle()
         except Exception as error:  # noqa: BLE001  # a fault of ours never stops the caller's stream
             report("settle a stream", error)
+
+
+def _nothing() -> None:
+    return None
 
 
 def _refused(error: BaseException) -> bool:
@@ -129,12 +155,16 @@ def _refused(error: BaseException) -> bool:
 class _Counted:
     """What both counting iterators share; attributes we do not know are those of the iterator within."""
 
-    __slots__ = ("_inner", "_step", "_tally")
+    __slots__ = ("_inner", "_mark", "_plain", "_step", "_tally", "_waiting")
 
     def __init__(self, inner: Any, step: Any, tally: Tally) -> None:
         self._inner = inner
         self._step = step
         self._tally = tally
+        self._waiting = tally.plain
+        self._mark, self._plain = tally.reader.mark, tally.reader.plain
+        with suppress(TypeError):  # an iterator of somebody else's may not allow it
+            tally.iterator = weakref.ref(inner)  # not the thing itself: a dropped stream must go at once
 
     def __getattr__(self, name: str) -> Any:
         if name in _Counted.__slots__:  # half-built, or being torn down
@@ -155,20 +185,22 @@ class CountedIterator(_Counted):
         return self
 
     def __next__(self) -> Any:
-        tally = self._tally
         while True:
-            tally.busy = True
             try:
                 event = self._step()
             except StopIteration:
-                tally.ended()
+                self._tally.ended()
                 raise
             except BaseException as error:
-                tally.broke(error)
+                self._tally.broke(error)
                 raise
-            finally:
-                tally.busy = False
-            if not tally.see(event):
+            if getattr(event, self._mark, event) == self._plain:
+                waiting = self._waiting
+                waiting.append(event)
+                if len(waiting) >= EVENTS_PER_BATCH:
+                    self._tally.catch_up()
+                return event
+            if not self._tally.see(event):
                 return event
 
 
@@ -181,20 +213,22 @@ class AsyncCountedIterator(_Counted):
         return self
 
     async def __anext__(self) -> Any:
-        tally = self._tally
         while True:
-            tally.busy = True
             try:
                 event = await self._step()
             except StopAsyncIteration:
-                tally.ended()
+                self._tally.ended()
                 raise
             except BaseException as error:
-                tally.broke(error)
+                self._tally.broke(error)
                 raise
-            finally:
-                tally.busy = False
-            if not tally.see(event):
+            if getattr(event, self._mark, event) == self._plain:
+                waiting = self._waiting
+                waiting.append(event)
+                if len(waiting) >= EVENTS_PER_BATCH:
+                    self._tally.catch_up()
+                return event
+            if not self._tally.see(event):
                 return event
 
 

@@ -253,6 +253,10 @@ class WalksContract(LedgerCase):
             database=None,
             suppress_health_check=list(HealthCheck),
         )
-        run_state_machine_as_test(
-            lambda: LedgerWalk(ledger, clock if self.clock_is_ours else None), settings=options
-        )
+        ours = clock if self.clock_is_ours else None
+
+        class Walk(LedgerWalk):
+            def __init__(self) -> None:
+                super().__init__(ledger, ours)
+
+        run_state_machine_as_test(Walk, settings=options)

@@ -10,8 +10,6 @@ from paygent import PaygentLimitExceeded
 
 CALLS = 100
 
-CALLS = 100
-
 
 def until_refused(pg, **changes):
     """Call until the plan is spent; returns how many calls were made. Busy is no reason to stop."""

@@ -1,8 +1,13 @@
 """The gate, wherever it closes, in each ASGI framework with its own authentication, on real uvicorn."""
 
+import json
+
+import litestar
 import pytest
+import quart
 from asgi_apps import APPS
 from asgi_clients import dial, eventually, last_event, signed_in
+from starlette.responses import JSONResponse
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 TOKENS = 23  # of one answer of the loopback server
@@ -71,3 +76,32 @@ def test_a_gate_on_an_open_socket_closes_it(ben):
     with dial(ben, "/after") as socket, pytest.raises(ConnectionClosedError) as caught:
         socket.recv(timeout=5)
     assert (caught.value.rcvd.code, caught.value.rcvd.reason) == (1008, "period_spend")
+
+
+RESPONSES = {
+    "starlette": lambda told: JSONResponse(told, 402),
+    "fastapi": lambda told: JSONResponse(told, 402),
+    "litestar": lambda told: litestar.Response(told, status_code=402),
+    "quart": lambda told: quart.Response(json.dumps(told), 402, content_type="application/json"),
+}
+
+
+@pytest.mark.parametrize("name", APPS)
+def test_an_answer_of_the_frameworks_own(name, host, chat):
+    """What ``on_limit`` returns is the framework's response, before a stream and a handshake too."""
+    app = APPS[name](chat, on_limit=lambda request, problem: RESPONSES[name]({"own": problem["code"]}))
+    with signed_in(host(app), "ben") as ben:
+        for path in ("/ask", "/stream", "/group"):
+            answer = ben.get(path)
+            assert (answer.status_code, answer.json()) == (402, {"own": "period_spend"})
+        with pytest.raises(InvalidStatus) as caught, dial(ben, "/before"):
+            pass
+    assert caught.value.response.status_code == 402
+
+
+def test_nonsense_of_the_apps_own_is_no_answer(host, chat, caplog):
+    """Where ``on_limit`` returns what cannot be sent, the usual answer is sent and the log says why."""
+    app = APPS["starlette"](chat, on_limit=lambda request, problem: {"no": "response"})
+    with signed_in(host(app), "ben") as ben:
+        assert ben.get("/stream").json()["code"] == "period_spend"
+    assert "on_limit returned no response" in caplog.text

@@ -312,24 +312,23 @@ def test_the_facts_of_a_request(serve, chat):
     assert get(serve(Route("/", endpoint)), headers=ADA).json() == ["ada", 2, 2 * TOKENS, True, None]
 
 
-@pytest.mark.parametrize(
-    "attack",
-    [
-        {"headers": {"host": "evil.example", "x-forwarded-host": "evil.example"}},
-        {"headers": {"referer": "https://evil.example/", "origin": "https://evil.example"}},
-        {"params": {"next": "https://evil.example", "plan": "evil", "upgrade_url": "//evil.example"}},
-        {"headers": {"x-user": "evil"}},
-    ],
-)
+ATTACKS = [
+    {"headers": {"host": "evil.example", "x-forwarded-host": "evil.example"}},
+    {"headers": {"referer": "https://evil.example/", "origin": "https://evil.example"}},
+    {"params": {"next": "https://evil.example", "plan": "evil", "upgrade_url": "//evil.example"}},
+    {"headers": {"x-user": "evil"}},
+]
+
+
 @pytest.mark.parametrize("template", ["/up?from={plan}", "https://pay.example/up?from={plan}"])
-def test_the_upgrade_address_never_echoes_a_request(attack, template, serve, ask, pg):
+def test_the_upgrade_address_never_echoes_a_request(template, serve, ask, pg):
     """Whatever a request says, the upgrade address is the app's own template with the plan's name in it."""
     pg.assign_plan("evil", "free")
-    headers = {**BEN, **attack.get("headers", {})}
     url = serve(Route("/", ask), upgrade_url=template)
-    answer = get(url, headers=headers, params=attack.get("params"))
-    assert answer.json()["upgrade"]["url"] == template.format(plan="free")
-    assert "evil" not in answer.text.replace("evil.example/up", "")
+    for attack in ATTACKS:
+        answer = get(url, headers={**BEN, **attack.get("headers", {})}, params=attack.get("params"))
+        assert answer.json()["upgrade"]["url"] == template.format(plan="free")
+        assert "evil" not in answer.text
 
 
 def test_a_plans_name_is_encoded_in_the_address(serve, ask, pg):

@@ -1,0 +1,59 @@
+"""Who calls, and what the key may do."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+from django.http import HttpRequest
+from ninja.security import HttpBearer
+
+from paygent_django import services
+from paygent_django.api.problems import Problem
+from paygent_django.ledger import DjangoLedger
+from paygent_django.models import ApiKey, EndUser, Project
+
+
+class Key(HttpBearer):
+    """``Authorization: Bearer pg_live_…`` of a key that may do what *scope* names."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__()
+        self._scope = scope
+
+    def authenticate(self, request: HttpRequest, token: str) -> ApiKey | None:  # noqa: ARG002  # the base's
+        key = services.authenticate(token)
+        if key is not None and self._scope not in key.scopes:
+            raise Problem(HTTPStatus.FORBIDDEN, f"the key may not {self._scope}")
+        return key
+
+
+# One class of rights per name, so that the document of the API names them too.
+reads = Key("read")
+ingests = Key("ingest")
+administers = Key("admin")
+
+
+def project_of(request: HttpRequest) -> Project:
+    """The project that the key belongs to."""
+    key: Any = request.auth  # type: ignore[attr-defined]  # set by ninja
+    project: Project = key.project
+    return project
+
+
+def ledger_of(request: HttpRequest) -> DjangoLedger:
+    """The ledger of the key's project."""
+    return services.ledger_of(project_of(request))
+
+
+def user_of(request: HttpRequest, user_id: str) -> EndUser:
+    """
+    The user of that name in the key's project.
+
+    Raises:
+        Problem: 404.
+    """
+    user = services.find_user(project_of(request), user_id)
+    if user is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "there is no such user", "user_id")
+    return user

@@ -1,0 +1,215 @@
+"""The accounts of users within one transaction: locked, read, and changed."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from functools import lru_cache
+from typing import Any
+
+from paygent.core.plan import NUSD_PER_USD
+from paygent.core.windows import billing_period
+from paygent.ledger import DEFAULT_PLAN, Account, PlanRow
+from paygent_django.ledger import subscriptions
+from paygent_django.ledger._sql import Sql, chunks
+from paygent_django.models import EndUser, Plan, PlanVersion, Project, Subscription
+from paygent_django.models.fields import escape, unescape
+
+_USERS_PER_QUERY = 400
+_NEW_USER = (
+    "uuid", "project_id", "external_user_id", "name", "email", "metadata", "sdk_enabled", "grant_window",
+    "grant_nusd", "contended_us", "created_us",
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class Held:
+    """
+    A user's row, locked until the transaction ends.
+
+    ``account`` is what the rule is told: with a grant, the raised limit stands in ``own_config``. ``plan_id``
+    is the plan of his subscription.
+    """
+
+    pk: int
+    account: Account
+    plan_id: int | None
+
+
+class Accounts:
+    """Rows of :class:`EndUser` and what binds them, within one transaction of one project."""
+
+    def __init__(self, sql: Sql, project_pk: int) -> None:
+        self.sql = sql
+        self.project_pk = project_pk
+        self.now_us = 0
+        self._held: dict[str, Held] = {}
+        self._plans: dict[str, PlanRow | None] = {}
+        self._plan_ids: dict[str, int] = {}
+
+    # -- users ----------------------------------------------------------------------------------------
+
+    def lock(self, users: Collection[str]) -> None:
+        """Lock the rows of *users* that are there, in one order for all, so that nobody waits crosswise."""
+        if self.sql.vendor == "sqlite":
+            # A first statement that writes takes the one lock of the file, before anything is read.
+            self.sql.run(f"UPDATE {self._table} SET email = email WHERE id = 0")  # noqa: S608  # our own names
+            return
+        ending = "FOR NO KEY UPDATE" if self.sql.vendor == "postgresql" else "FOR UPDATE"
+        for chunk in chunks(sorted(map(escape, users)), _USERS_PER_QUERY):
+            named, values = self.sql.among("external_user_id", chunk)
+            where = f"WHERE project_id = %s AND {named} ORDER BY id {ending}"
+            query = f"SELECT id FROM {self._table} {where}"  # noqa: S608  # names of our own
+            self.sql.rows(query, (self.project_pk, *values))
+
+    def load(self, users: Collection[str]) -> None:
+        """Read what binds *users* now; those who are not there stay unknown."""
+        for chunk in chunks(sorted(map(escape, users)), _USERS_PER_QUERY):
+            named, values = self.sql.among("u.external_user_id", chunk)
+            query = (
+                "SELECT u.id, u.external_user_id, u.sdk_enabled, u.own_config, u.contended_us, "  # noqa: S608
+                "u.grant_window, u.grant_nusd, s.plan_id, p.name, s.period_start_us, s.period_end_us "
+                f"FROM {self._table} u LEFT JOIN {self.sql.table(Subscription)} s "
+                "ON s.user_id = u.id AND s.starts_us <= %s AND s.ends_us > %s "
+                f"LEFT JOIN {self.sql.table(Plan)} p ON p.id = s.plan_id "
+                f"WHERE u.project_id = %s AND {named}"
+            )
+            for row in self.sql.rows(query, (self.now_us, self.now_us, self.project_pk, *values)):
+                self._take(row)
+
+    def create(self, users: Iterable[str]) -> None:
+        """Make rows for those of *users* who are not there, and hold them."""
+        missing = sorted(user for user in set(users) if user not in self._held)
+        if not missing:
+            return
+        stored = self.sql.stored
+        rows = [
+            (
+                stored(EndUser, "uuid", uuid.uuid4()), self.project_pk, escape(user), "", "", "{}",
+                stored(EndUser, "sdk_enabled", True), "", 0, 0, self.now_us,
+            )
+            for user in missing
+        ]  # fmt: skip
+        self.sql.insert_new(EndUser, _NEW_USER, rows)
+        self.lock(missing)
+        self.load(missing)
+
+    def held(self, user_id: str) -> Held | None:
+        """The row of a user, if he is there."""
+        return self._held.get(user_id)
+
+    def pk(self, user_id: str) -> int:
+        """The key of a user's row, which is made if need be."""
+        if user_id not in self._held:
+            self.create([user_id])
+        return self._held[user_id].pk
+
+    def put(self, account: Account) -> None:
+        """Store what differs from the row; another plan or period is a new subscription."""
+        pk = self.pk(account.user_id)
+        held = self._held[account.user_id]
+        before, held.account = held.account, account
+        if (account.plan, account.period) != (before.plan, before.period):
+            held.plan_id = None if account.plan is None else self.plan_id(account.plan)
+            terms = subscriptions.Terms(held.plan_id, account.period)
+            subscriptions.begin(self.sql, pk, terms, self.now_us, starts_us=self.now_us)
+        changes: dict[str, Any] = {
+            name: value
+            for name in ("own_config", "sdk_enabled", "contended_us")
+            if (value := getattr(account, name)) != getattr(before, name)
+        }
+        if changes:
+            parts = ", ".join(f"{name} = %s" for name in changes)
+            self.sql.run(f"UPDATE {self._table} SET {parts} WHERE id = %s", (*changes.values(), pk))  # noqa: S608
+
+    def _take(self, row: tuple[Any, ...]) -> None:
+        (
+            pk, name, sdk_enabled, own_config, contended_us, grant_window, grant_nusd, plan_id, plan,
+            start_us, end_us,
+        ) = row  # fmt: skip
+        user_id = unescape(name)
+        account = Account(
+            user_id,
+            None if plan is None else unescape(plan),
+            own_config,
+            None if start_us is None else (start_us, end_us),
+            bool(sdk_enabled),
+            contended_us,
+        )
+        if grant_nusd and billing_period(account.period, self.now_us).key == grant_window:
+            account = self._with_grant(account, grant_nusd)
+        self._held[user_id] = Held(pk, account, plan_id)
+
+    def _with_grant(self, account: Account, grant_nusd: int) -> Account:
+        config = account.own_config
+        if config is None:
+            plan = self.plan(account.plan or DEFAULT_PLAN)
+            config = None if plan is None else plan.config
+        return account if config is None else account._replace(own_config=raised(config, grant_nusd))
+
+    # -- plans ----------------------------------------------------------------------------------------
+
+    def plan(self, name: str) -> PlanRow | None:
+        """The plan of that name as configured; ``default`` is the project's default plan, if it has one."""
+        if name not in self._plans:
+            row = self._default_plan() if name == DEFAULT_PLAN else None
+            self._plans[name] = row or self._plan("p.name = %s AND p.project_id = %s", escape(name))
+        return self._plans[name]
+
+    def plan_id(self, name: str) -> int:
+        """The key of a plan's row; one that nobody configured gets a row without a version."""
+        if name not in self._plan_ids:
+            query = f"SELECT id FROM {self.sql.table(Plan)} WHERE project_id = %s AND name = %s"  # noqa: S608
+            row = self.sql.row(query, (self.project_pk, escape(name)))
+            if row is None:
+                self._insert_plan(name)
+                row = self.sql.row(query, (self.project_pk, escape(name)))
+            assert row is not None
+            self._plan_ids[name] = row[0]
+        return self._plan_ids[name]
+
+    def bound_plan_id(self, held: Held) -> int | None:
+        """The plan that binds a user, the default one included."""
+        if held.plan_id is not None:
+            return held.plan_id
+        default = self.plan(DEFAULT_PLAN)
+        return None if default is None else self.plan_id(default.name)
+
+    def _default_plan(self) -> PlanRow | None:
+        default = f"(SELECT default_plan_id FROM {self.sql.table(Project)} WHERE id = %s)"  # noqa: S608
+        return self._plan(f"p.id = {default} AND p.project_id = %s", self.project_pk)
+
+    def _plan(self, where: str, value: object) -> PlanRow | None:
+        key = self.sql.quoted("key")
+        query = (
+            f"SELECT p.name, v.{key}, v.config FROM {self.sql.table(Plan)} p "  # noqa: S608
+            f"JOIN {self.sql.table(PlanVersion)} v ON v.id = p.current_id WHERE {where}"
+        )
+        row = self.sql.row(query, (value, self.project_pk))
+        return None if row is None else PlanRow(unescape(row[0]), row[1], row[2])
+
+    def _insert_plan(self, name: str) -> None:
+        stored = self.sql.stored
+        row = (
+            stored(Plan, "uuid", uuid.uuid4()), self.project_pk, escape(name),
+            stored(Plan, "is_archived", False), self.now_us,
+        )  # fmt: skip
+        self.sql.insert_new(Plan, ("uuid", "project_id", "name", "is_archived", "created_us"), [row])
+
+    @property
+    def _table(self) -> str:
+        return self.sql.table(EndUser)
+
+
+@lru_cache(maxsize=1024)
+def raised(config: str, grant_nusd: int) -> str:
+    """The plan with *grant_nusd* more to spend in a period; an unlimited one stays so."""
+    fields = json.loads(config)
+    cap = fields.get("max_spend_per_period")
+    if cap is None:
+        return config
+    fields["max_spend_per_period"] = float(Decimal(str(cap)) + Decimal(grant_nusd) / NUSD_PER_USD)
+    return json.dumps(fields)

@@ -1,0 +1,149 @@
+"""SQL for the few statements that the ledger is made of, in the words of each database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
+
+T = TypeVar("T")
+
+# The lowest number of parameters that any supported database takes in one statement.
+_PARAMETERS_MAX = 990
+_ROWS_MAX = 500
+
+
+def chunks(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """*items* in pieces of at most *size*."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+class Sql:
+    """Statements on one connection; columns are named as in the models, tables through :meth:`table`."""
+
+    def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.connection = connection
+        self.vendor: str = connection.vendor
+        self._cursor = connection.cursor()
+
+    def close(self) -> None:
+        """Give the cursor back."""
+        self._cursor.close()
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Execute; returns the number of rows it touched."""
+        self._cursor.execute(sql, values)
+        return int(self._cursor.rowcount)
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Execute and fetch everything."""
+        self._cursor.execute(sql, values)
+        return [tuple(row) for row in self._cursor.fetchall()]
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
+        """Execute and fetch the first row, if there is one."""
+        found = self.rows(sql, values)
+        return found[0] if found else None
+
+    # -- names ----------------------------------------------------------------------------------------
+
+    def table(self, model: type[Model]) -> str:
+        """The table of *model*, quoted."""
+        return self.quoted(model._meta.db_table)
+
+    def quoted(self, name: str) -> str:
+        """A name, quoted: some columns are named as SQL's own words are."""
+        return str(self.connection.ops.quote_name(name))
+
+    def columns(self, names: Sequence[str]) -> str:
+        """Names of columns, quoted, with commas."""
+        return ", ".join(map(self.quoted, names))
+
+    def among(self, column: str, values: Sequence[Any]) -> tuple[str, list[Any]]:
+        """A condition that *column* is one of *values*, and its parameters."""
+        if self.vendor == "postgresql":
+            return f"{column} = ANY(%s)", [list(values)]
+        return f"{column} IN ({', '.join(['%s'] * len(values))})", list(values)
+
+    # -- writing --------------------------------------------------------------------------------------
+
+    def insert(self, model: type[Model], names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert *rows*; one that is there already is an error."""
+        self._insert(model, names, rows, "")
+
+    def insert_new(self, model: type[Model], names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert those of *rows* that are not there yet."""
+        nothing = "ON CONFLICT DO NOTHING"
+        if self.vendor == "mysql":  # an update that changes nothing: IGNORE would pass over every error
+            nothing = "ON DUPLICATE KEY UPDATE {0} = {0}".format(self.quoted(model._meta.pk.column))
+        self._insert(model, names, rows, nothing)
+
+    def put(
+        self, model: type[Model], names: Sequence[str], key: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Insert *rows*; where *key* is there already, the other columns take the new values."""
+        others = {name: "{new}" for name in names if name not in key}
+        self._insert(model, names, rows, self._or_update(model, key, others))
+
+    def add(
+        self,
+        model: type[Model],
+        names: Sequence[str],
+        key: Sequence[str],
+        sums: Sequence[str],
+        rows: Sequence[Sequence[Any]],
+    ) -> None:
+        """Insert *rows*; where *key* is there already, *sums* are added to."""
+        changes = dict.fromkeys(sums, "{old} + {new}")
+        self._insert(model, names, rows, self._or_update(model, key, changes))
+
+    def _or_update(self, model: type[Model], key: Sequence[str], changes: Mapping[str, str]) -> str:
+        new = "VALUES({})" if self.vendor == "mysql" else "excluded.{}"
+        parts = []
+        for name, rule in changes.items():
+            column = self.quoted(name)
+            value = rule.format(old=f"{self.table(model)}.{column}", new=new.format(column))
+            parts.append(f"{column} = {value}")
+        if self.vendor == "mysql":
+            return f"ON DUPLICATE KEY UPDATE {', '.join(parts)}"
+        return f"ON CONFLICT ({self.columns(key)}) DO UPDATE SET {', '.join(parts)}"
+
+    def _insert(
+        self, model: type[Model], names: Sequence[str], rows: Sequence[Sequence[Any]], otherwise: str
+    ) -> None:
+        beginning = f"INSERT INTO {self.table(model)} ({self.columns(names)})"
+        for chunk in chunks(rows, self._rows_max(names)):
+            if self.vendor == "postgresql":
+                sql, values = (
+                    self._arrays(model, names),
+                    [list(column) for column in zip(*chunk, strict=True)],
+                )
+            else:
+                marks = f"({', '.join(['%s'] * len(names))})"
+                sql, values = f"VALUES {', '.join([marks] * len(chunk))}", [v for row in chunk for v in row]
+            self.run(f"{beginning} {sql} {otherwise}", values)
+
+    def _arrays(self, model: type[Model], names: Sequence[str]) -> str:
+        """One array per column: a statement of thousands of marks takes PostgreSQL's driver seconds."""
+        types = {field.column: field.db_type(self.connection) for field in model._meta.concrete_fields}
+        arrays = ", ".join(f"%s::{types[name].partition('(')[0]}[]" for name in names)
+        return f"SELECT * FROM unnest({arrays})"  # noqa: S608  # types of our own columns
+
+    def _rows_max(self, names: Sequence[str]) -> int:
+        """One statement of SQLite takes only so many parameters."""
+        return _PARAMETERS_MAX // len(names) if self.vendor == "sqlite" else _ROWS_MAX
+
+    # -- values ---------------------------------------------------------------------------------------
+
+    def stored(self, model: type[Model], name: str, value: Any) -> Any:
+        """*value* as the column of that field stores it."""
+        return model._meta.get_field(name).get_db_prep_save(value, self.connection)
+
+
+def json_text(value: Any) -> str:
+    """A small value as JSON."""
+    return json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,287 @@
+"""The Django ledger: the port of ``paygent.ledger`` over the models of this app."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import uuid
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote
+
+from django.conf import settings
+from django.db import connections
+
+from paygent.core.events import Event
+from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest
+from paygent.ledgers._rows import Sweeper, apply_leases, post_events
+from paygent_django.database import database_alias
+from paygent_django.ledger import _events, _jobs, _plans
+from paygent_django.ledger._accounts import Accounts
+from paygent_django.ledger._clock import clock_us
+from paygent_django.ledger._connections import Own, Shared, Source
+from paygent_django.ledger._faults import Fault, raised
+from paygent_django.ledger._projects import project_pk
+from paygent_django.ledger._rows import DjangoRows, to_totals
+from paygent_django.ledger._sql import Sql
+from paygent_django.models import EndUser, GateEvent, Total, UsageEvent
+from paygent_django.models.fields import escape
+
+T = TypeVar("T")
+DEFAULT_PROJECT = "default"
+_TRIES = 4
+_SHARDS = 16
+
+
+class Posted(NamedTuple):
+    """What became of a batch: how many were new, how many known, and (id, field) of those that differ."""
+
+    accepted: int
+    duplicates: int
+    conflicts: list[tuple[str, str]]
+
+
+class DjangoLedger:
+    """
+    The ledger of one project, in the database that holds this app's tables.
+
+    Args:
+        alias: The database; ``PAYGENT["DATABASE"]`` by default.
+        project: The tenant, made on the first call.
+        connection: ``"own"``: a connection outside every request's transaction, for the ledger thread.
+            ``"shared"``: that of the calling thread, for the API and commands. ``"pinned"``: for every
+            thread that of the one which made the ledger, for ``TestCase``.
+        now_us: The clock; by default the database's own, on SQLite the machine's.
+    """
+
+    def __init__(
+        self,
+        alias: str | None = None,
+        project: str = DEFAULT_PROJECT,
+        *,
+        connection: str = "own",
+        now_us: Callable[[], int] | None = None,
+    ) -> None:
+        self.alias = alias or database_alias()
+        self.project = project
+        self._source = _source(self.alias, connection)
+        self._now_us = now_us
+        self._project_pk: int | None = None
+        self._sweeper = Sweeper()
+        self._shard = uuid.uuid4().int % _SHARDS
+
+    @property
+    def journal_dir(self) -> Path | None:
+        """Beside a SQLite file, else in ``~/.paygent/journals``: one folder per database and project."""
+        place = self._source.journal_place
+        if place is None:
+            return None
+        name = hashlib.sha256(f"{place}\0{self.project}".encode()).hexdigest()[:16]
+        if connections[self.alias].vendor == "sqlite":
+            tail = "" if self.project == DEFAULT_PROJECT else f"-{name}"
+            return Path(f"{place}.paygent-journals{tail}")
+        return Path("~/.paygent/journals").expanduser() / name
+
+    # -- the port -------------------------------------------------------------------------------------
+
+    def lease(self, requests: Sequence[LeaseRequest]) -> list[LeaseReply]:
+        posting = {event.user_id for request in requests for event in request.events}
+        calling = {r.user_id for r in requests if r.begin_session or r.need or r.want or r.keep}
+        looking = {request.user_id for request in requests}
+        return self._within(
+            posting | calling, lambda rows: apply_leases(rows, requests), looking, sweeps=True
+        )
+
+    def settle(self, events: Sequence[Event], close: Sequence[str] = ()) -> int:
+        def post(rows: DjangoRows) -> int:
+            new = post_events(rows, events)
+            if close:
+                rows.close_leases(close)
+            return new
+
+        return self._within({event.user_id for event in events}, post)
+
+    def totals(self, user_id: str) -> dict[Bucket, int]:
+        def read(sql: Sql, project: int) -> dict[Bucket, int]:
+            query = (
+                f"SELECT t.scope, t.{sql.quoted('window')}, t.amount FROM {sql.table(Total)} t "  # noqa: S608
+                f"JOIN {sql.table(EndUser)} u ON u.id = t.user_id "
+                "WHERE u.project_id = %s AND u.external_user_id = %s"
+            )
+            return to_totals(sql.rows(query, (project, escape(user_id))))
+
+        return self._read(read)
+
+    def put_plan(self, name: str, config: str) -> None:
+        self._within((), lambda rows: _plans.put(rows.accounts, name, config))
+
+    def plans(self) -> dict[str, str]:
+        return self._read(_plans.configured)
+
+    def put_account(self, user_id: str, changes: Mapping[str, Any]) -> None:
+        def change(rows: DjangoRows) -> None:
+            account = rows.account(user_id) or Account(user_id)
+            rows.put_account(account._replace(**changes))
+
+        self._within({user_id}, change)
+
+    def record_gates(self, rows: Sequence[GateRow]) -> None:
+        self._within(
+            {row.user_id for row in rows},
+            lambda transaction: _events.record_gates(transaction.accounts, rows, self._shard),
+        )
+
+    def events(self, user_id: str | None = None, *, limit: int = 1000) -> list[Event]:
+        found = self._newest(UsageEvent, "event_id", _events.EVENT_COLUMNS, user_id, limit)
+        return [_events.to_event(row) for row in found]
+
+    def gate_events(self, user_id: str | None = None, *, limit: int = 100) -> list[GateRow]:
+        found = self._newest(GateEvent, "gate_id", _events.GATE_SHARED, user_id, limit)
+        return [_events.to_gate(row) for row in found]
+
+    def put_job(self, job: Job) -> None:
+        self._within({job.user_id}, lambda rows: _jobs.put(rows.accounts, job))
+
+    def link_job(self, provider: str, job_id: str, alias: str) -> None:
+        self._within((), lambda rows: _jobs.link(rows.accounts, provider, job_id, alias))
+
+    def job(self, provider: str, name: str) -> Job | None:
+        return self._read(lambda sql, project: _jobs.find(sql, project, provider, name))
+
+    def post(self, events: Sequence[Event]) -> Posted:
+        """
+        Post *events* that others made, and say what became of each.
+
+        The same id with other content is a conflict: it is left out, and the others are taken.
+        """
+
+        def step(rows: DjangoRows) -> Posted:
+            rest, conflicts = _events.parted(rows.accounts, events)
+            accepted = post_events(rows, rest)
+            return Posted(accepted, len(rest) - accepted, conflicts)
+
+        return self._within({event.user_id for event in events}, step)
+
+    def forget_after_fork(self) -> None:
+        """Nothing of the parent's is left here: connections are closed before a fork."""
+
+    def close(self) -> None:
+        self._source.close()
+
+    # -- transactions ---------------------------------------------------------------------------------
+
+    def _within(
+        self,
+        users: Collection[str],
+        work: Callable[[DjangoRows], T],
+        looking: Collection[str] = (),
+        *,
+        sweeps: bool = False,
+    ) -> T:
+        """Do *work* in one transaction, *users* made and locked first, those of *looking* only locked."""
+
+        def step() -> T:
+            with self._source.transaction() as connection, self._sql(connection) as sql:
+                project = self._project(sql)
+                accounts = Accounts(sql, project)
+                everyone = {*users, *looking}
+                accounts.lock(everyone)
+                accounts.now_us = self._clock(sql)
+                accounts.load(everyone)
+                accounts.create(users)
+                rows = DjangoRows(accounts, self._shard)
+                if sweeps:
+                    self._sweeper.sweep(rows)
+                return work(rows)
+
+        return self._guarded(step)
+
+    def _read(self, query: Callable[[Sql, int], T]) -> T:
+        def step() -> T:
+            with self._source.reading() as connection, self._sql(connection) as sql:
+                return query(sql, self._project(sql))
+
+        return self._guarded(step)
+
+    def _newest(
+        self, model: Any, id_column: str, names: Sequence[str], user_id: str | None, limit: int
+    ) -> list[tuple[Any, ...]]:
+        return self._read(
+            lambda sql, project: _events.newest(sql, model, id_column, names, project, user_id, limit)
+        )
+
+    def _guarded(self, step: Callable[[], T]) -> T:
+        """
+        Run *step*; once more where that may help.
+
+        Every operation may be repeated: events have ids, leases a sequence, accounts are set, not added to.
+        """
+        tries = _TRIES
+        while True:
+            tries -= 1
+            try:
+                return step()
+            except Exception as error:
+                fault = Fault.of(error)
+                self._project_pk = None  # its row may be gone, as after a flush between tests
+                if fault is None or tries <= 0 or not self._mended(fault):
+                    raised(fault, error, self.alias)
+                    raise
+                if fault is Fault.LOST:
+                    tries = min(tries, 1)
+
+    def _mended(self, fault: Fault) -> bool:
+        return fault is Fault.CROSSED or (fault is Fault.LOST and self._source.reconnect())
+
+    @contextlib.contextmanager
+    def _sql(self, connection: Any) -> Iterator[Sql]:
+        sql = Sql(connection)
+        try:
+            yield sql
+        finally:
+            sql.close()
+
+    def _project(self, sql: Sql) -> int:
+        if self._project_pk is None:
+            self._project_pk = project_pk(sql, self.project)
+        return self._project_pk
+
+    def _clock(self, sql: Sql) -> int:
+        """Read after the locks are held: who waited must not judge by a moment that is past."""
+        return clock_us(sql) if self._now_us is None else self._now_us()
+
+
+def from_url(rest: str) -> DjangoLedger:
+    """
+    Make the ledger of ``django://``, ``django://alias`` or ``django://alias/project``.
+
+    Raises:
+        ValueError: No such database, or ``PAYGENT["CONNECTION"]`` is another word than own and shared.
+    """
+    given = getattr(settings, "PAYGENT", None) or {}
+    alias, _, project = rest.partition("/")
+    connection = given.get("CONNECTION", "own")
+    if connection not in ("own", "shared"):
+        raise ValueError(f"PAYGENT['CONNECTION']={connection!r}: must be 'own' or 'shared'")
+    # What all threads share is the connection of the thread that sets Paygent up: the test's.
+    mode = "pinned" if connection == "shared" else "own"
+    return DjangoLedger(alias or None, unquote(project) or DEFAULT_PROJECT, connection=mode)
+
+
+def _source(alias: str, connection: str) -> Source:
+    """
+    The connection that was asked for.
+
+    Raises:
+        ValueError: Another word than own, shared and pinned, or no such database.
+    """
+    if alias not in connections:
+        raise ValueError(f"PAYGENT['DATABASE']: there is no database {alias!r} in DATABASES")
+    if connection == "own":
+        return Own(alias)
+    if connection == "shared":
+        return Shared(alias)
+    if connection == "pinned":
+        return Shared(alias, pinned=connections[alias])
+    raise ValueError(f"connection={connection!r}: must be one of 'own', 'shared' and 'pinned'")

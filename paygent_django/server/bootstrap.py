@@ -1,0 +1,108 @@
+"""What a server needs before its first request: tables, a project, an admin's login, a key."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from django.contrib.auth import get_user_model
+from django.core.management import call_command
+from django.db import connections, transaction
+
+from paygent.ledgers._lock import FileLock
+from paygent_django import services
+from paygent_django.database import database_alias
+from paygent_django.models import ApiKey
+from paygent_django.server.environment import ADMIN_PASSWORD, BOOTSTRAP_KEY, SetupError
+from paygent_django.services import keys
+
+ADMIN = "admin"
+KEY_LENGTH_MIN = 24
+_LOCK = 0x7061_7967  # of PostgreSQL's advisory locks: one server at a time sets up
+
+
+class Made(NamedTuple):
+    """What was made just now, to be said once; ``None``: it was there, or its owner chose it himself."""
+
+    admin_password: str | None
+    key: str | None
+
+
+def prepare() -> Made:
+    """
+    Migrate, and make what is missing; several servers may start at the same moment.
+
+    Raises:
+        SetupError: ``PAYGENT_BOOTSTRAP_KEY`` cannot be a key.
+    """
+    alias = database_alias()
+    with _alone(alias):
+        call_command("migrate", database=alias, interactive=False, verbosity=0)
+        with transaction.atomic(using=alias):
+            return Made(_admin(alias), _key())
+
+
+def _admin(alias: str) -> str | None:
+    users = get_user_model()._default_manager.using(alias)  # noqa: SLF001  # how Django names it
+    if users.filter(is_superuser=True).exists():
+        return None
+    given = os.environ.get(ADMIN_PASSWORD)
+    password = given or secrets.token_urlsafe(12)
+    users.db_manager(alias).create_superuser(ADMIN, password=password)
+    return None if given else password
+
+
+def _key() -> str | None:
+    project = services.project()
+    given = os.environ.get(BOOTSTRAP_KEY)
+    if given:
+        _adopt(given)
+        return None
+    if ApiKey.objects.using(database_alias()).filter(project=project).exists():
+        return None
+    return services.create_key(project, "first key", scopes=services.SCOPES).secret
+
+
+def _adopt(secret: str) -> None:
+    """Have the key that a script or a container chose open the first project."""
+    if not secret.startswith(("pg_live_", "pg_test_")) or not KEY_LENGTH_MIN <= len(secret) <= 200 or not secret.isascii():
+        raise SetupError(
+            f"{BOOTSTRAP_KEY} must begin with pg_live_ or pg_test_ and have {KEY_LENGTH_MIN} to 200 characters"
+        )
+    if services.authenticate(secret) is not None:
+        return
+    lookup = secret[: keys._LOOKUP_LENGTH]  # noqa: SLF001  # the form of a stored key
+    known = ApiKey.objects.using(database_alias()).filter(lookup=lookup).first()
+    if known is not None:
+        if known.is_revoked:
+            raise SetupError(f"{BOOTSTRAP_KEY} was revoked")
+        raise SetupError(f"{BOOTSTRAP_KEY} begins as another key does: choose one that is random from its start")
+    made = services.create_key(services.project(), "PAYGENT_BOOTSTRAP_KEY", scopes=services.SCOPES).row
+    made.lookup = lookup
+    made.digest = keys._digest(secret)  # noqa: SLF001  # the form of a stored key
+    made.is_live = secret.startswith("pg_live_")
+    made.save(using=database_alias())
+
+
+@contextlib.contextmanager
+def _alone(alias: str) -> Iterator[None]:
+    """While this server sets up, others wait."""
+    connection = connections[alias]
+    if connection.vendor == "sqlite":
+        path = Path(str(connection.settings_dict["NAME"]))
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(Path(f"{path}.setup.lock"), 30.0):
+            yield
+        return
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT pg_advisory_lock(%s)", [_LOCK])
+        try:
+            yield
+        finally:
+            if connection.vendor == "postgresql":
+                cursor.execute("SELECT pg_advisory_unlock(%s)", [_LOCK])

@@ -1,0 +1,73 @@
+"""Paygent in Quart, which makes error pages of exceptions inside of every middleware."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quart import Response, has_websocket_context
+from quart.signals import got_request_exception, got_websocket_exception
+
+from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
+from paygent.web.limit_response import LimitResponse, find_refusal
+from paygent.web.request import current_slot
+from paygent_starlette._answers import Receive, Send, headers_of
+from paygent_starlette._middleware import PaygentMiddleware
+from paygent_starlette._plugin import AsgiPlugin
+from paygent_starlette._users import Scope
+
+
+def add_to_quart(app: Any, options: dict[str, Any]) -> None:
+    """
+    Put the middleware around *app*, and handlers for the two errors into it.
+
+    What its handlers cannot see (WebSockets, exception groups) the signals tell of. Handlers that the app
+    registers itself win.
+    """
+    app.asgi_app = _Middleware(app.asgi_app, **options)
+    for error in (PaygentLimitExceeded, PaygentUnavailable):
+        app.register_error_handler(error, _refused)
+    for signal in (got_request_exception, got_websocket_exception):
+        signal.connect(_note_refusal, app)
+
+
+class _Plugin(AsgiPlugin):
+    @staticmethod
+    def app_of(response: Any, request: Any) -> Any:  # noqa: ARG004  # one of these is all it takes
+        """An app that sends a response of Quart's; what a view may return besides is none."""
+        return _Sent(response) if isinstance(response, Response) else None
+
+
+class _Middleware(PaygentMiddleware):
+    plugin_type = _Plugin
+
+
+class _Sent:
+    """A response of Quart's as an ASGI app."""
+
+    def __init__(self, response: Response) -> None:
+        self._response = response
+
+    async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
+        """Send it, whole."""
+        body = await self._response.get_data(as_text=False)
+        headers = [(name.lower().encode(), value.encode()) for name, value in self._response.headers]
+        start = {"type": "http.response.start", "status": self._response.status_code}
+        await send({**start, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _refused(error: PaygentLimitExceeded | PaygentUnavailable) -> Any:
+    slot = current_slot()
+    if slot is None or has_websocket_context():  # the middleware knows whether it is accepted yet
+        raise error
+    request = slot.request
+    answer = await slot.plugin.refuse_async(error, headers_of(request.scope), request)
+    if not isinstance(answer, LimitResponse):
+        return answer
+    return Response(answer.body, answer.status, headers=dict(answer.headers))
+
+
+def _note_refusal(_sender: object, exception: BaseException, **_: Any) -> None:
+    slot = current_slot()
+    if slot is not None:
+        slot.unhandled = find_refusal(exception)

@@ -1,0 +1,189 @@
+"""Behind gunicorn and uvicorn: 200 users at once, and clients who leave in mid-stream."""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+from real_servers import free_port
+
+USERS = 200
+PLANS = "[plans.spent]\nmax_spend_per_period = 0.0\n"
+HERE = Path(__file__).resolve().parent
+
+
+def gunicorn(port, *options):
+    return [
+        "-m",
+        "gunicorn",
+        "served:application",
+        "-b",
+        f"127.0.0.1:{port}",
+        "--log-level",
+        "warning",
+        *options,
+    ]
+
+
+def uvicorn(port):
+    return [
+        "-m",
+        "uvicorn",
+        "served:app",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--log-level",
+        "warning",
+    ]
+
+
+SERVERS = {
+    "gunicorn-sync": lambda port: gunicorn(port, "--workers", "3"),
+    "gunicorn-gthread": lambda port: gunicorn(port, "--workers", "2", "--threads", "8", "--preload"),
+    "uvicorn": uvicorn,
+}
+
+
+class Site:
+    """A project behind one server, with the ledger that it writes."""
+
+    def __init__(self, url, ledger, cookies):
+        self.url = url
+        self.ledger = ledger
+        self.cookies = cookies
+
+    def browser(self):
+        """A client for requests of many users; without TLS, whose set-up takes long."""
+        return httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=30)
+
+    def as_user(self, user_id):
+        return {"cookie": f"sessionid={self.cookies[user_id]}"}
+
+    def rows(self, statement):
+        with contextlib.closing(sqlite3.connect(self.ledger)) as connection:
+            return connection.execute(statement).fetchall()
+
+    def charged(self):
+        """Output tokens by user, as the ledger's events say."""
+        return dict(self.rows("SELECT user_id, sum(output_tokens) FROM events GROUP BY user_id"))
+
+
+@pytest.fixture(scope="module")
+def people(django_unblocked):
+    """Two hundred users, and the cookie of each one's session."""
+    from django.contrib.auth import BACKEND_SESSION_KEY, HASH_SESSION_KEY, SESSION_KEY
+    from django.contrib.auth.models import User
+    from django.contrib.sessions.backends.signed_cookies import SessionStore
+    from django_project.harness import migrated
+
+    migrated()
+    names = [f"person-{number}" for number in range(USERS + 1)]
+    User.objects.bulk_create([User(username=name, password="!") for name in names], ignore_conflicts=True)
+
+    def cookie(user):
+        store = SessionStore()
+        store[SESSION_KEY] = str(user.pk)
+        store[BACKEND_SESSION_KEY] = "django.contrib.auth.backends.ModelBackend"
+        store[HASH_SESSION_KEY] = user.get_session_auth_hash()
+        store.save()
+        return store.session_key
+
+    return {str(user.pk): cookie(user) for user in User.objects.filter(username__in=names)}
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def server(request, llm, tmp_path_factory):
+    """One server for all tests with it; killed if it is still there in the end."""
+    from django.conf import settings
+
+    folder, port = tmp_path_factory.mktemp("served"), free_port()
+    (folder / "plans.toml").write_text(PLANS)
+    path = os.pathsep.join([str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    given = {
+        "SERVED_LEDGER": str(folder / "p.db"),
+        "SERVED_PLANS": str(folder / "plans.toml"),
+        "PAYGENT_TEST_FOLDER": str(settings.FOLDER),
+        "PYTHONPATH": path,
+        "OPENAI_BASE_URL": llm.openai_base_url,
+        "OPENAI_API_KEY": "any",
+        "HOME": str(folder),
+    }
+    process = subprocess.Popen(
+        [sys.executable, *SERVERS[request.param](port)], env=os.environ | given, start_new_session=True
+    )
+    try:
+        yield process, f"http://127.0.0.1:{port}", folder / "p.db"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(10)
+
+
+@pytest.fixture
+def site(server, people):
+    _, url, ledger = server
+    until(lambda: is_up(url), 30)
+    return Site(url, ledger, people)
+
+
+def is_up(url):
+    try:
+        return httpx.get(f"{url}/hello", trust_env=False).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def until(condition, limit_s):
+    """Wait for *condition*; how long it took."""
+    began_s = time.monotonic()
+    while not condition():
+        if time.monotonic() - began_s > limit_s:
+            raise AssertionError(f"not within {limit_s} s")
+        time.sleep(0.02)
+    return time.monotonic() - began_s
+
+
+def test_two_hundred_users_at_once(site, server):
+    """Each of 200 interleaved users is charged what his own streamed and plain calls said, to the token."""
+    is_asgi = "uvicorn" in server[0].args
+    views = ["stream-async", "plain-async", "stream", "plain"] if is_asgi else ["stream", "plain"]
+    users = list(site.cookies)[:USERS]
+    asked = {user: 3 + number for number, user in enumerate(users)}
+    paths = [f"/{views[n % len(views)]}?chunks=3&reply-tokens={asked[user]}" for n, user in enumerate(users)]
+    with site.browser() as browser, ThreadPoolExecutor(16) as pool:
+        answers = list(
+            pool.map(lambda user, path: browser.get(path, headers=site.as_user(user)), users, paths)
+        )
+    assert {answer.status_code for answer in answers} == {200}
+    until(lambda: len(site.charged()) >= USERS, 10)
+    charged = site.charged()
+    assert {user: charged.get(user) for user in users} == asked
+
+
+def test_a_client_who_leaves_in_mid_stream(site, server):
+    """What was streamed until then is settled within two ticks of the engine, and nothing more is read."""
+    user = list(site.cookies)[USERS]
+    path = "/stream-async" if "uvicorn" in server[0].args else "/stream"
+    path = f"{path}?chunk-latency-ms=30&reply-tokens=900"
+    with site.browser() as browser, browser.stream("GET", path, headers=site.as_user(user)) as answer:
+        assert next(answer.iter_bytes()).startswith(b"data: ")
+    took_s = until(lambda: user in site.charged(), 10)
+    assert took_s < 3
+    assert 0 < site.charged()[user] < 300
+
+
+def test_nothing_is_held_afterwards(site, server):
+    """After a stop in good order no lease is left in the ledger."""
+    process = server[0]
+    process.terminate()
+    process.wait(15)
+    assert site.rows("SELECT count(*) FROM leases") == [(0,)]

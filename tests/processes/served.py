@@ -1,0 +1,51 @@
+"""The app that the servers of the tests serve: one LLM call per request, as WSGI and as ASGI."""
+
+from __future__ import annotations
+
+import os
+
+import openai
+from fleet import ask, ask_async, plan
+
+from paygent import Paygent
+
+pg = Paygent.init(db_path=os.environ["APP_LEDGER"])
+pg.configure_plan("default", plan(int(os.environ["APP_CALLS"])))
+sdk = openai.OpenAI(max_retries=0)
+if os.environ.get("APP_CALLS_AT_START"):  # a thread, a journal and a lease before a fork
+    ask(sdk, "ada")
+STATUS = {"answered": "200 OK", "spent": "429 Too Many Requests", "busy": "503 Service Unavailable"}
+
+
+def application(environ, start_response):
+    """WSGI: ``/USER`` makes one call of that user."""
+    outcome = ask(sdk, environ["PATH_INFO"].strip("/"))
+    start_response(STATUS[outcome], [("content-type", "text/plain"), ("content-length", str(len(outcome)))])
+    return [outcome.encode()]
+
+
+class App:
+    """The same as ASGI, with the asynchronous client."""
+
+    def __init__(self):
+        self.sdk = openai.AsyncOpenAI(max_retries=0)
+
+    async def __call__(self, scope, receive, send):
+        if scope["type"] == "lifespan":
+            await self.live(receive, send)
+            return
+        outcome = await ask_async(self.sdk, scope["path"].strip("/"))
+        headers = [(b"content-length", str(len(outcome)).encode())]
+        await send({"type": "http.response.start", "status": int(STATUS[outcome][:3]), "headers": headers})
+        await send({"type": "http.response.body", "body": outcome.encode()})
+
+    async def live(self, receive, send):
+        await receive()
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if os.environ.get("APP_SHUTS_DOWN"):
+            pg.shutdown()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+app = App()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import warnings
+from pathlib import Path
 from typing import NamedTuple
 
 from paygent import _settings
 from paygent.core.errors import PaygentAuthInvalid, PaygentBackendUnreachable
 from paygent.ledger import Ledger, LedgerError
 from paygent.ledgers import open_ledger
+from paygent.ledgers._urls import store_digest
 
 CHECK_TIMEOUT_S = 1.0  # to connect, and again to answer: init() waits two seconds at most
 
@@ -70,3 +72,13 @@ def _warning(base_url: str, error: LedgerError) -> PaygentAuthInvalid | PaygentB
     if isinstance(error, UnauthorizedError):
         return PaygentAuthInvalid(f"the backend at {base_url} does not take the API key")
     return PaygentBackendUnreachable(f"no connection to the backend: {error}; it is asked again")
+
+
+def journal_folder(journal_dir: str | os.PathLike[str] | None, store: str) -> Path | None:
+    """
+    The folder for the journals of the ledger named *store*, where one is asked for; each has its own.
+
+    So no process recovers into its ledger what belongs to another.
+    """
+    chosen = journal_dir or os.environ.get("PAYGENT_JOURNAL_DIR") or None
+    return Path(chosen).expanduser().absolute() / store_digest(store) if chosen is not None else None

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 from pathlib import Path
-from urllib.parse import urlsplit
 
 BASE_URL = "https://api.paygent.to"
 DEFAULT_DB = "~/.paygent/local.db"
@@ -66,18 +64,3 @@ def backend(api_key: str | None, base_url: str | None, ledger: str | None) -> tu
         raise ValueError("give either api_key (the backend keeps the ledger) or ledger, not both")
     key = api_key or (os.environ.get("PAYGENT_API_KEY") if ledger is None else None) or None
     return key, base_url or os.environ.get("PAYGENT_BASE_URL") or BASE_URL
-
-
-def journal_folder(journal_dir: str | os.PathLike[str] | None, ledger: str) -> Path | None:
-    """
-    The folder for the journals of *ledger*, where one is asked for.
-
-    Each ledger has its own, so that no process recovers into its ledger what belongs to another. Who signs in
-    to it is not part of its name: a new password must not orphan what the old one left.
-    """
-    chosen = journal_dir or os.environ.get("PAYGENT_JOURNAL_DIR") or None
-    if chosen is None:
-        return None
-    url = urlsplit(ledger)
-    store = f"{url.scheme}://{url.netloc.rpartition('@')[2]}{url.path}"
-    return Path(chosen).expanduser().absolute() / hashlib.sha256(store.encode()).hexdigest()[:16]

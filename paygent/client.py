@@ -14,7 +14,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Literal
 
 from paygent import _settings, instrumentation, propagation
-from paygent._connection import Store, open_store
+from paygent._connection import Store, journal_folder, open_store
 from paygent._metering import Metering
 from paygent._shelter import Sheltered
 from paygent._users import Users
@@ -47,7 +47,7 @@ class Paygent(Metering, Users):
         registry: Providers for :meth:`wrap`; OpenAI and Anthropic by default.
         refresh_interval: Seconds between refreshes of users from a backend.
         strict_backend: Raise instead of warn when the backend cannot be used.
-        ledger: ``sqlite:///path`` or ``memory://``; wins over *db_path*.
+        ledger: ``sqlite:///path``, ``postgresql://…``, ``redis://…`` or ``memory://``; wins over *db_path*.
         plans: A TOML file of plans, checked and registered now.
         fail_open: False raises ``PaygentUnavailable`` when the ledger is away and the lease is spent.
         unattributed: Whether calls that belong to nobody ``"pass"`` unmetered or are refused.
@@ -123,7 +123,7 @@ class Paygent(Metering, Users):
         options = Options(
             raise_on_hard_gate, fail_open, unattributed, no_plan, unpriced, on_cancel, include_usage,
             busy_timeout, int(max_batch_size), flush_interval, int(max_queue_size), dict(model_aliases or {}),
-            _settings.journal_folder(journal_dir, store.name), flush_on_request_end,
+            journal_folder(journal_dir, store.name), flush_on_request_end,
             getattr(store.ledger, "remembered", nothing), refresh_interval if store.api_key else None,
         )  # fmt: skip
         pg = cls(Meter(store.ledger, options), registry or ProviderRegistry(), store)

@@ -101,25 +101,18 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None) -> Usage |
     written = block.get(outside) or block.get("output_token_details")
     if read is None and written is None:
         return Usage(count(prompt), count(output), service_tier=service_tier)
-    part, made = fields(read), fields(written)
+    part, made = fields(read).get, fields(written).get
+    reported = (
+        prompt, output, part("cached_tokens"), part("cache_write_tokens"), part("audio_tokens"),
+        made("audio_tokens"), made("reasoning_tokens"), part("image_tokens"), made("image_tokens"),
+    )  # fmt: skip
+    given, output, cached, cache_written, heard, spoken, reasoning, seen, drawn = [
+        tokens if type(tokens) is int else count(tokens) for tokens in reported
+    ]
     return Usage(
-        count(prompt),
-        count(output),
-        count(part.get("cached_tokens")),
-        count(part.get("cache_write_tokens")),
-        0,
-        count(part.get("audio_tokens")),
-        count(made.get("audio_tokens")),
-        count(made.get("reasoning_tokens")),
-        0,
-        0.0,
-        0,
-        0,
-        service_tier,
-        False,
-        count(part.get("image_tokens")),
-        count(made.get("image_tokens")),
-    )
+        given, output, cached, cache_written, 0, heard, spoken, reasoning, 0, 0.0, 0, 0, service_tier, False,
+        seen, drawn,
+    )  # fmt: skip
 
 
 def _openai_other_units(block: Mapping[str, Any]) -> Usage | None:

@@ -352,7 +352,8 @@ class Call:
                 crossed = purse
         if tokens_purse is not None and cost_purse is not None:
             tokens_purse.close(self.need_tokens, tokens)
-            if tokens_purse.used - tokens < tokens_purse.soft <= tokens_purse.used:
+            used = tokens_purse.posted + tokens_purse.unsettled
+            if used - tokens < tokens_purse.soft <= used:
                 crossed = tokens_purse
             cost_purse.unsettled += cost_nusd
         self.need_nusd = self.need_tokens = 0

@@ -48,8 +48,9 @@ class Purse:
         self.held -= need
         self.lease -= amount
         self.unsettled += amount
-        if self.hard < UNLIMITED:
-            self.lease = within(self.lease, self.held, self.hard - self.posted - self.unsettled - self.others)
+        room = self.hard - self.posted - self.unsettled - self.others
+        if self.lease > room and self.hard < UNLIMITED:
+            self.lease = within(self.lease, self.held, room)
 
     def refill_below(self, need: int | None) -> None:
         """Have more asked for in the background once a quarter of a new slice for calls of *need* is left."""

@@ -64,7 +64,8 @@ def settle(
     """Price a finished call, journal it and post it; returns None for one that is settled already."""
     if not claim(meter, call):
         return None
-    response_model = None if response_model is None else storable(response_model)
+    if response_model is not None and not response_model.isascii():
+        response_model = storable(response_model)
     try:
         bill = _bill(meter, call, usage, response_model, tools, estimated)
     except Exception:  # noqa: BLE001  # a fault of ours must neither lose the call nor keep its hold
@@ -171,7 +172,8 @@ def _event(
         session.session_id, call.provider, call.operation, model, call.model or response_model,
         response_model, usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens,
         usage.cache_write_input_tokens, usage.reasoning_output_tokens, bill.tokens_nusd, bill.tools_nusd,
-        tools, call.json_metadata(), call.source, int(bill.estimated), 0, bill.rate_source, None,
+        tools, call.json_metadata() if call.metadata else None, call.source, int(bill.estimated), 0,
+        bill.rate_source, None,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from engine_values import call, plan
 
-from paygent._settings import journal_folder
+from paygent._connection import journal_folder
 
 CHILD = """
 import os, sys

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from starlette.middleware import Middleware
@@ -90,7 +91,7 @@ def paygent_lifespan(lifespan: Lifespan | None = None, **init: Any) -> Lifespan:
             async with lifespan(app) if lifespan is not None else nullcontext() as state:
                 yield state
         finally:
-            await asyncio.to_thread(pg.shutdown if own else pg.flush)
+            await asyncio.to_thread(pg.shutdown if own else partial(pg.flush, give_back=True))
 
     return composed
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from starlette.middleware.cors import CORSMiddleware
 
+from paygent.client import Paygent
 from paygent.context import Payer, current_payer, set_payer
 from paygent.web.limit_response import find_refusal
 from paygent.web.options import WebOptions
@@ -68,7 +70,7 @@ class PaygentMiddleware:
         make_reply = self._replies.get(scope["type"])
         outer = current_payer()
         if make_reply is None or (outer is not None and _is_inside(scope, outer)):
-            await self.app(scope, receive, send)
+            await self.app(scope, receive, _at_rest(send) if scope["type"] == "lifespan" else send)
             return
         slot = self.plugin.open(scope)
         scope.setdefault("state", {})[STATE] = slot
@@ -90,7 +92,8 @@ class PaygentMiddleware:
                 self._check()
             if reply.is_cut:
                 look_after(slot)
-            await self.plugin.finish_async(slot)
+            if self.plugin.ended(slot) is not None:
+                await self.plugin.finish_async(slot)
 
     def _check(self) -> None:
         """Say once where the app's CORS middleware cannot put its headers on a refusal."""
@@ -103,6 +106,22 @@ class PaygentMiddleware:
                     "of other origins; use add_paygent(app), or add it before CORSMiddleware"
                 )
             inner = getattr(inner, "app", None)
+
+
+def _at_rest(send: Send) -> Send:
+    """
+    Leave nothing open behind once the app has shut down: servers may end the process by a signal then.
+
+    uvicorn raises SIGTERM anew after its graceful end, which runs no exit handlers.
+    """
+
+    async def resting(message: MutableMapping[str, Any]) -> None:
+        pg = Paygent.get_instance()
+        if pg is not None and message["type"] in ("lifespan.shutdown.complete", "lifespan.shutdown.failed"):
+            await asyncio.to_thread(pg.flush, give_back=True)
+        await send(message)
+
+    return resting
 
 
 def _is_inside(scope: Scope, outer: Payer) -> bool:

@@ -150,8 +150,9 @@ class HTTPReply:
 
     def _starting(self, message: Message) -> Message:
         """Note that the response starts with *message*, and tell in it what the user has used."""
-        usage = self._slot.plugin.headers(self._slot)
-        if usage:
+        plugin = self._slot.plugin
+        if plugin.options.usage_headers:
+            usage = plugin.headers(self._slot)
             told = [(name.lower().encode(), value.encode()) for name, value in usage.items()]
             message = {**message, "headers": [*message.get("headers", ()), *told]}
         self._start = message

@@ -95,19 +95,19 @@ class WebPlugin:
 
     def finish(self, slot: RequestSlot) -> None:
         """Call this when the response is complete, in a ``finally``; it never raises."""
-        pg = self._ended(slot)
+        pg = self.ended(slot)
         if pg is not None:
             pg.flush()
 
     async def finish_async(self, slot: RequestSlot) -> None:
         """The asynchronous twin of :meth:`finish`: the flush happens off the event loop."""
-        pg = self._ended(slot)
+        pg = self.ended(slot)
         if pg is not None:
             await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, pg.flush))
 
     @staticmethod
-    def _ended(slot: RequestSlot) -> Paygent | None:
-        """Settle what the request's end has dropped; returns whom to flush, where that is wanted."""
+    def ended(slot: RequestSlot) -> Paygent | None:
+        """Settle what the request's end has dropped; returns whom to flush, where that is wanted and due."""
         slot.tally.on_admitted = None
         meter = active.get()
         if meter is not None and meter.dropped_calls:

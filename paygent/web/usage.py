@@ -14,8 +14,8 @@ from paygent.core.models import INFINITY, GuardResult
 from paygent.core.plan import MODEL_LIMIT, NUSD_PER_USD, SESSION_SPEND, TOTAL_SPEND
 from paygent.core.windows import from_us
 from paygent.meter import accounts, advice
-from paygent.meter.refusals import CODES
 from paygent.meter.purse import Purse
+from paygent.meter.refusals import CODES
 from paygent.meter.wallet import Wallet
 from paygent.web.wording import amount, label, utc
 

@@ -8,6 +8,7 @@ import openai
 from fleet import ask, ask_async, plan
 
 from paygent import Paygent
+from paygent_starlette import PaygentMiddleware
 
 pg = Paygent.init(db_path=os.environ["APP_LEDGER"])
 pg.configure_plan("default", plan(int(os.environ["APP_CALLS"])))
@@ -43,9 +44,7 @@ class App:
         await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        if os.environ.get("APP_SHUTS_DOWN"):
-            pg.shutdown()
         await send({"type": "lifespan.shutdown.complete"})
 
 
-app = App()
+app = PaygentMiddleware(App())  # which leaves nothing open behind when the app has shut down

@@ -107,7 +107,7 @@ def until_recovered(path):
 @pytest.mark.parametrize("kind", SERVERS)
 def test_the_workers_of_a_server_share_one_cap(kind, llm, path):
     """All workers together answer what the cap covers; after SIGTERM all is counted, nothing is left."""
-    with serving(kind, path, APP_SHUTS_DOWN="1") as (server, url):
+    with serving(kind, path) as (server, url):
         until_up(url)
         seen = spend(url)
         stop(server)

@@ -79,16 +79,33 @@ async def test_the_context_ends_with_the_request(error, pg):
     assert current_payer() is before
 
 
-async def test_lifespan_passes_untouched(pg):
-    """Lifespan and unknown scopes reach the app with the server's own ``receive`` and ``send``."""
+async def test_other_scopes_pass_untouched(pg):
+    """Unknown scopes reach the app with the server's own ``receive`` and ``send``."""
     seen = []
 
     async def app(scope, receive, send):
         seen.append((scope, receive, send))
 
-    scope = {"type": "lifespan"}
+    scope = {"type": "webtransport"}
     await PaygentMiddleware(app)(scope, "receive", "send")
-    assert seen == [({"type": "lifespan"}, "receive", "send")]
+    assert seen == [({"type": "webtransport"}, "receive", "send")]
+
+
+async def test_nothing_is_open_once_the_app_has_shut_down(pg):
+    """Before the server hears that the app has shut down, all is settled and leased back."""
+    pg.record_event("ada", cost=0.5)
+    heard = []
+
+    async def app(scope, receive, send):
+        await send({"type": "lifespan.startup.complete"})
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def send(message):
+        heard.append((message["type"], pg.pending_events))
+
+    await PaygentMiddleware(app)({"type": "lifespan"}, None, send)
+    assert [kind for kind, _ in heard] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert heard[-1][1] == 0
 
 
 async def test_a_close_before_accept_where_the_server_cannot_answer(pg):

@@ -1,5 +1,5 @@
 import pytest
-from fleet import FleetCase
+from ledger_fleet import FleetCase
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 

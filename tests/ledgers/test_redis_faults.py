@@ -4,7 +4,7 @@ import re
 import threading
 
 import pytest
-from fleet import CENT, Proxy, call, plan, settle
+from ledger_fleet import CENT, Proxy, call, plan, settle
 
 from paygent import Paygent, PaygentLimitExceeded, PaygentUnavailable
 from paygent.ledger import LedgerError

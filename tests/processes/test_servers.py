@@ -28,12 +28,12 @@ def free_port():
 
 def gunicorn(port, *options):
     options = ["-b", f"127.0.0.1:{port}", "--log-level", "warning", *options]
-    return ["-m", "gunicorn", "served:application", *options]
+    return ["-m", "gunicorn", "served_app:application", *options]
 
 
 def uvicorn(port, *options):
     options = ["--port", str(port), "--log-level", "warning", *options]
-    return ["-m", "uvicorn", "served:app", "--host", "127.0.0.1", *options]
+    return ["-m", "uvicorn", "served_app:app", "--host", "127.0.0.1", *options]
 
 
 # How each is started, and how many processes import the app: each of those makes a call as it does.

@@ -195,7 +195,7 @@ class Proxy:
 CAPPED = """
 import json, sys
 from concurrent.futures import ThreadPoolExecutor
-from fleet import plan, until_refused
+from ledger_fleet import plan, until_refused
 from paygent import Paygent
 
 pg = Paygent.init(ledger=sys.argv[1], auto_instrument=False)
@@ -209,7 +209,7 @@ print(json.dumps([made, stats["dropped"], stats["degraded"]]))
 
 DIES = """
 import os, sys
-from fleet import call, plan
+from ledger_fleet import call, plan
 from paygent import Paygent
 
 pg = Paygent.init(ledger=sys.argv[1], auto_instrument=False)
@@ -221,7 +221,7 @@ while True:
 
 FORKS = """
 import json, os, sys
-from fleet import call, plan, settle
+from ledger_fleet import call, plan, settle
 from paygent import Paygent
 
 pg = Paygent.init(ledger=sys.argv[1], auto_instrument=False)

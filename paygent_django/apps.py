@@ -14,6 +14,7 @@ class PaygentConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what listens to the project."""
+        from paygent_django import checks  # noqa: F401  # importing them registers them
         from paygent_django.models import links
 
         links.connect()

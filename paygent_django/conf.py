@@ -36,7 +36,8 @@ from paygent_django._slot import DjangoPlugin
 
 SETTING = "PAYGENT"
 INIT_NAMES = {name.upper(): name for name in inspect.signature(Paygent.init).parameters}
-OWN_NAMES = frozenset({"CONNECTION", "DATABASE", "PROJECT"})  # of the ledger in the project's database
+STRIPE_NAMES = frozenset({"STRIPE_WEBHOOK_SECRET", "STRIPE_PLANS", "STRIPE_USER", "STRIPE_STATUSES"})
+OWN_NAMES = STRIPE_NAMES | {"CONNECTION", "DATABASE", "PROJECT"}  # read where they are used
 OWN_LEDGER = "django://"
 KNOWN_NAMES = OWN_NAMES | {*INIT_NAMES, *(name.upper() for name in OPTION_NAMES if name != "paygent")}
 _FINDERS = ("get_user_id", "get_session_id", "get_plan", "metadata", "anonymous")

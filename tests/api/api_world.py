@@ -8,6 +8,7 @@ import anthropic
 import openai
 
 from paygent import ModelCostRate, Paygent, PlanConfig, ProviderRegistry
+from paygent._connection import Store
 from paygent.ledger import Ledger
 from paygent.ledgers.memory import MemoryLedger
 from paygent.meter.meter import Meter, Options
@@ -90,7 +91,7 @@ class World:
         self.clock = clock or FakeClock()
         self.ledger = ledger or MemoryLedger(now_us=self.clock.now_us)
         meter = Meter(self.ledger, Options(boot=self.clock.boot, **options))
-        self.pg = Paygent._replace(Paygent(meter, ProviderRegistry(), None, ""))
+        self.pg = Paygent._replace(Paygent(meter, ProviderRegistry(), Store(self.ledger, "a test", None, "")))
 
     def call(self, user_id: str = "ann", result: Any = None, **options: Any) -> Any:
         """Make one wrapped call of *user_id*."""

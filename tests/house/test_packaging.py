@@ -28,7 +28,10 @@ TRIES = {
     "openai": "import paygent, openai",
     "postgres": "import paygent, psycopg",
     "redis": "import paygent, redis",
-    "server": "import paygent.cli, uvicorn",
+    "celery": "import paygent.integrations.celery",
+    "dramatiq": "import paygent.integrations.dramatiq",
+    "rq": "import paygent.integrations.rq",
+    "server": "import paygent.cli, gunicorn, ninja, prometheus_client, whitenoise",
     "starlette": "import paygent_starlette, starlette",
 }
 # CrewAI alone brings some 140 packages: `nox -s heavy_extras` installs it.

@@ -1,4 +1,4 @@
-"""Which database holds Paygent's tables."""
+"""Which database holds Paygent's tables, and which project of it is the app's own."""
 
 from __future__ import annotations
 
@@ -7,11 +7,36 @@ from typing import Any
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS
 
+DEFAULT_PROJECT = "default"
+_APPS = frozenset({"paygent_django", "paygent_stripe"})
+
 
 def database_alias() -> str:
     """``PAYGENT["DATABASE"]``, else the default database."""
+    return str(_given("DATABASE") or DEFAULT_DB_ALIAS)
+
+
+def project_name() -> str:
+    """``PAYGENT["PROJECT"]``, else ``default``: the tenant that an embedded app is."""
+    return str(_given("PROJECT") or DEFAULT_PROJECT)
+
+
+def connection_kind() -> str:
+    """
+    ``PAYGENT["CONNECTION"]``: a connection of the ledger's ``own``, or one ``shared`` with a ``TestCase``.
+
+    Raises:
+        ValueError: Another word.
+    """
+    kind = _given("CONNECTION") or "own"
+    if kind not in ("own", "shared"):
+        raise ValueError(f"PAYGENT['CONNECTION']={kind!r}: must be 'own' or 'shared'")
+    return str(kind)
+
+
+def _given(name: str) -> Any:
     given: dict[str, Any] = getattr(settings, "PAYGENT", None) or {}
-    return str(given.get("DATABASE") or DEFAULT_DB_ALIAS)
+    return given.get(name)
 
 
 class PaygentRouter:
@@ -24,17 +49,19 @@ class PaygentRouter:
 
     def db_for_read(self, model: type[Any], **_: Any) -> str | None:
         """Paygent's rows come from its database."""
-        return database_alias() if model._meta.app_label == "paygent_django" else None
+        return database_alias() if model._meta.app_label in _APPS else None
 
     def db_for_write(self, model: type[Any], **_: Any) -> str | None:
         """Paygent's rows go to its database."""
-        return database_alias() if model._meta.app_label == "paygent_django" else None
+        return database_alias() if model._meta.app_label in _APPS else None
 
     def allow_relation(self, one: Any, other: Any, **_: Any) -> bool | None:
         """The link from a Paygent user to a project's user may cross databases: no constraint guards it."""
         labels = {one._meta.app_label, other._meta.app_label}
-        return True if "paygent_django" in labels else None
+        return True if labels & _APPS else None
 
     def allow_migrate(self, db: str, app_label: str, **_: Any) -> bool | None:
-        """Paygent's tables are made in its database alone."""
-        return db == database_alias() if app_label == "paygent_django" else None
+        """Paygent's tables are made in its database alone; one of its own holds nothing else."""
+        if app_label in _APPS:
+            return db == database_alias()
+        return False if db == database_alias() != DEFAULT_DB_ALIAS else None

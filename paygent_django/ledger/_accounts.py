@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -14,6 +14,7 @@ from paygent.core.plan import NUSD_PER_USD
 from paygent.core.windows import billing_period
 from paygent.ledger import DEFAULT_PLAN, Account, PlanRow
 from paygent_django.ledger import subscriptions
+from paygent_django.ledger._clock import clock_us
 from paygent_django.ledger._sql import Sql, chunks
 from paygent_django.models import EndUser, Plan, PlanVersion, Project, Subscription
 from paygent_django.models.fields import escape, unescape
@@ -42,28 +43,47 @@ class Held:
 class Accounts:
     """Rows of :class:`EndUser` and what binds them, within one transaction of one project."""
 
-    def __init__(self, sql: Sql, project_pk: int) -> None:
+    def __init__(self, sql: Sql, project_pk: int, clock: Callable[[Sql], int] = clock_us) -> None:
         self.sql = sql
         self.project_pk = project_pk
         self.now_us = 0
+        self._clock = clock
         self._held: dict[str, Held] = {}
         self._plans: dict[str, PlanRow | None] = {}
         self._plan_ids: dict[str, int] = {}
 
     # -- users ----------------------------------------------------------------------------------------
 
-    def lock(self, users: Collection[str]) -> None:
-        """Lock the rows of *users* that are there, in one order for all, so that nobody waits crosswise."""
+    def hold(self, users: Collection[str], looking: Collection[str] = ()) -> None:
+        """Lock and read the rows of *users*, made if need be, and of those of *looking* who are there."""
+        held = self.lock({*users, *looking})
+        self.tell_time()
+        self.load(held)
+        self.create(users)
+
+    def tell_time(self) -> None:
+        """Read the clock. After the locks are held: who waited must not judge by a moment that is past."""
+        self.now_us = self._clock(self.sql)
+
+    def lock(self, users: Collection[str]) -> list[str]:
+        """
+        Lock the rows of *users* that are there, in one order for all, so that nobody waits crosswise.
+
+        Returns:
+            Whose row is locked. One that appears later was not there to be locked: see :meth:`create`.
+        """
         if self.sql.vendor == "sqlite":
             # A first statement that writes takes the one lock of the file, before anything is read.
             self.sql.run(f"UPDATE {self._table} SET email = email WHERE id = 0")  # noqa: S608  # our own names
-            return
+            return list(users)
+        locked: list[str] = []
         ending = "FOR NO KEY UPDATE" if self.sql.vendor == "postgresql" else "FOR UPDATE"
         for chunk in chunks(sorted(map(escape, users)), _USERS_PER_QUERY):
             named, values = self.sql.among("external_user_id", chunk)
             where = f"WHERE project_id = %s AND {named} ORDER BY id {ending}"
-            query = f"SELECT id FROM {self._table} {where}"  # noqa: S608  # names of our own
-            self.sql.rows(query, (self.project_pk, *values))
+            query = f"SELECT external_user_id FROM {self._table} {where}"  # noqa: S608  # names of our own
+            locked += [unescape(row[0]) for row in self.sql.rows(query, (self.project_pk, *values))]
+        return locked
 
     def load(self, users: Collection[str]) -> None:
         """Read what binds *users* now; those who are not there stay unknown."""
@@ -94,8 +114,9 @@ class Accounts:
             for user in missing
         ]  # fmt: skip
         self.sql.insert_new(EndUser, _NEW_USER, rows)
-        self.lock(missing)
-        self.load(missing)
+        held = self.lock(missing)
+        self.tell_time()
+        self.load(held)
 
     def held(self, user_id: str) -> Held | None:
         """The row of a user, if he is there."""
@@ -155,8 +176,7 @@ class Accounts:
     def plan(self, name: str) -> PlanRow | None:
         """The plan of that name as configured; ``default`` is the project's default plan, if it has one."""
         if name not in self._plans:
-            row = self._default_plan() if name == DEFAULT_PLAN else None
-            self._plans[name] = row or self._plan("p.name = %s AND p.project_id = %s", escape(name))
+            self._plans[name] = self._read_plan(name)
         return self._plans[name]
 
     def plan_id(self, name: str) -> int:
@@ -178,18 +198,22 @@ class Accounts:
         default = self.plan(DEFAULT_PLAN)
         return None if default is None else self.plan_id(default.name)
 
-    def _default_plan(self) -> PlanRow | None:
-        default = f"(SELECT default_plan_id FROM {self.sql.table(Project)} WHERE id = %s)"  # noqa: S608
-        return self._plan(f"p.id = {default} AND p.project_id = %s", self.project_pk)
-
-    def _plan(self, where: str, value: object) -> PlanRow | None:
-        key = self.sql.quoted("key")
+    def _read_plan(self, name: str) -> PlanRow | None:
+        sql = self.sql
+        default = f"(SELECT default_plan_id FROM {sql.table(Project)} WHERE id = %s)"  # noqa: S608  # our own names
+        named = "p.name = %s"
+        values: list[Any] = [escape(name)]
+        if name == DEFAULT_PLAN:
+            named, values = f"(p.name = %s OR p.id = {default})", [*values, self.project_pk]
         query = (
-            f"SELECT p.name, v.{key}, v.config FROM {self.sql.table(Plan)} p "  # noqa: S608
-            f"JOIN {self.sql.table(PlanVersion)} v ON v.id = p.current_id WHERE {where}"
+            f"SELECT p.id, p.name, v.{sql.quoted('key')}, v.config FROM {sql.table(Plan)} p "  # noqa: S608
+            f"JOIN {sql.table(PlanVersion)} v ON v.id = p.current_id WHERE {named} AND p.project_id = %s"
         )
-        row = self.sql.row(query, (value, self.project_pk))
-        return None if row is None else PlanRow(unescape(row[0]), row[1], row[2])
+        found = {unescape(row[1]): row for row in sql.rows(query, (*values, self.project_pk))}
+        self._plan_ids.update((plan, row[0]) for plan, row in found.items())
+        # Of two, the chosen default plan wins over the one that is merely named so.
+        chosen = next((plan for plan in found if plan != name), name)
+        return PlanRow(chosen, *found[chosen][2:]) if chosen in found else None
 
     def _insert_plan(self, name: str) -> None:
         stored = self.sql.stored

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
 
-from django.conf import settings
 from django.db import connections
 
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest
 from paygent.ledgers._rows import Sweeper, apply_leases, post_events
-from paygent_django.database import database_alias
+from paygent_django.database import DEFAULT_PROJECT, connection_kind, database_alias, project_name
 from paygent_django.ledger import _events, _jobs, _plans
 from paygent_django.ledger._accounts import Accounts
 from paygent_django.ledger._clock import clock_us
@@ -29,7 +28,6 @@ from paygent_django.models import EndUser, GateEvent, Total, UsageEvent
 from paygent_django.models.fields import escape
 
 T = TypeVar("T")
-DEFAULT_PROJECT = "default"
 _TRIES = 4
 _SHARDS = 16
 
@@ -48,7 +46,7 @@ class DjangoLedger:
 
     Args:
         alias: The database; ``PAYGENT["DATABASE"]`` by default.
-        project: The tenant, made on the first call.
+        project: The tenant, made on the first call; ``PAYGENT["PROJECT"]`` by default.
         connection: ``"own"``: a connection outside every request's transaction, for the ledger thread.
             ``"shared"``: that of the calling thread, for the API and commands. ``"pinned"``: for every
             thread that of the one which made the ledger, for ``TestCase``.
@@ -58,13 +56,13 @@ class DjangoLedger:
     def __init__(
         self,
         alias: str | None = None,
-        project: str = DEFAULT_PROJECT,
+        project: str | None = None,
         *,
         connection: str = "own",
         now_us: Callable[[], int] | None = None,
     ) -> None:
         self.alias = alias or database_alias()
-        self.project = project
+        self.project = project or project_name()
         self._source = _source(self.alias, connection)
         self._now_us = now_us
         self._project_pk: int | None = None
@@ -184,12 +182,8 @@ class DjangoLedger:
         def step() -> T:
             with self._source.transaction() as connection, self._sql(connection) as sql:
                 project = self._project(sql)
-                accounts = Accounts(sql, project)
-                everyone = {*users, *looking}
-                accounts.lock(everyone)
-                accounts.now_us = self._clock(sql)
-                accounts.load(everyone)
-                accounts.create(users)
+                accounts = Accounts(sql, project, self._clock)
+                accounts.hold(users, looking)
                 rows = DjangoRows(accounts, self._shard)
                 if sweeps:
                     self._sweeper.sweep(rows)
@@ -248,7 +242,6 @@ class DjangoLedger:
         return self._project_pk
 
     def _clock(self, sql: Sql) -> int:
-        """Read after the locks are held: who waited must not judge by a moment that is past."""
         return clock_us(sql) if self._now_us is None else self._now_us()
 
 
@@ -259,14 +252,10 @@ def from_url(rest: str) -> DjangoLedger:
     Raises:
         ValueError: No such database, or ``PAYGENT["CONNECTION"]`` is another word than own and shared.
     """
-    given = getattr(settings, "PAYGENT", None) or {}
     alias, _, project = rest.partition("/")
-    connection = given.get("CONNECTION", "own")
-    if connection not in ("own", "shared"):
-        raise ValueError(f"PAYGENT['CONNECTION']={connection!r}: must be 'own' or 'shared'")
     # What all threads share is the connection of the thread that sets Paygent up: the test's.
-    mode = "pinned" if connection == "shared" else "own"
-    return DjangoLedger(alias or None, unquote(project) or DEFAULT_PROJECT, connection=mode)
+    connection = "pinned" if connection_kind() == "shared" else "own"
+    return DjangoLedger(alias or None, unquote(project) or None, connection=connection)
 
 
 def _source(alias: str, connection: str) -> Source:

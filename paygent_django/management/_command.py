@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from django.core.management.base import BaseCommand, CommandError
 
-from paygent_django.ledger.store import DEFAULT_PROJECT
+from paygent_django.database import project_name
 from paygent_django.models import Project
 from paygent_django.services import ServiceError, create_project, find_project
 
@@ -30,7 +30,7 @@ class PaygentCommand(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add ``--project``, ``--format`` and, where it makes sense, ``--dry-run``."""
-        parser.add_argument("--project", default=DEFAULT_PROJECT, help="the tenant (default: %(default)s)")
+        parser.add_argument("--project", default=project_name(), help="the tenant (default: %(default)s)")
         parser.add_argument(
             "--format", choices=("text", "json"), default="text", help="how to print the result"
         )

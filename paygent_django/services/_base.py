@@ -53,7 +53,7 @@ def writing(project_pk: int) -> Iterator[Accounts]:
         try:
             accounts = Accounts(sql, project_pk)
             accounts.lock(())
-            accounts.now_us = clock_us(sql)
+            accounts.tell_time()
             yield accounts
         finally:
             sql.close()
@@ -65,7 +65,7 @@ def reading(project_pk: int) -> Iterator[Accounts]:
     sql = Sql(connections[database_alias()])
     try:
         accounts = Accounts(sql, project_pk)
-        accounts.now_us = clock_us(sql)
+        accounts.tell_time()
         yield accounts
     finally:
         sql.close()
@@ -75,9 +75,7 @@ def reading(project_pk: int) -> Iterator[Accounts]:
 def locked(user: EndUser) -> Iterator[tuple[Accounts, Account]]:
     """A transaction with the row of *user* locked, and what binds him now."""
     with writing(user.project_id) as accounts:
-        accounts.lock([user.external_user_id])
-        accounts.now_us = clock_us(accounts.sql)
-        accounts.load([user.external_user_id])
+        accounts.hold((), [user.external_user_id])
         held = accounts.held(user.external_user_id)
         if held is None:
             raise ServiceError("user", "there is no such user any more", "unknown")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from django.db import IntegrityError, transaction
 
-from paygent_django.database import database_alias
-from paygent_django.ledger.store import DEFAULT_PROJECT
+from paygent_django.database import database_alias, project_name
 from paygent_django.models import Project
 from paygent_django.services._base import ServiceError, rows
 
 
-def project(name: str = DEFAULT_PROJECT) -> Project:
-    """The project of that name, made if need be."""
-    made: Project = rows(Project).get_or_create(name=checked_name("name", name, 200))[0]
+def project(name: str | None = None) -> Project:
+    """The project of that name, or the app's own, made if need be."""
+    wanted = project_name() if name is None else checked_name("name", name, 200)
+    made: Project = rows(Project).get_or_create(name=wanted)[0]
     return made
 
 

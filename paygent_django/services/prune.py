@@ -70,8 +70,7 @@ def _of_user(user: EndUser, before_us: int, *, dry_run: bool) -> int:
     removed = 0
     while True:
         with writing(user.project_id) as accounts:
-            accounts.lock([user.external_user_id])
-            accounts.load([user.external_user_id])
+            accounts.hold((), [user.external_user_id])
             past = _past(accounts, user, before_us)
             if dry_run:
                 return int(past.count())

@@ -1,0 +1,66 @@
+import atexit
+import shutil
+
+import pytest
+from django_project import harness
+from real_servers import postgres_server, postgres_url
+
+harness.set_up()
+
+import app_databases  # noqa: E402  # it needs Django's settings
+import mariadb_server  # noqa: E402
+from django_project.harness import django_database, django_unblocked  # noqa: E402
+
+__all__ = ["django_database", "django_unblocked", "postgres_server", "postgres_url"]
+
+
+@pytest.fixture
+def sqlite_alias(tmp_path, django_unblocked):
+    """A migrated SQLite database."""
+    alias = app_databases.add(**app_databases.fresh_sqlite(tmp_path))
+    yield alias
+    app_databases.remove(alias)
+
+
+@pytest.fixture
+def postgres_alias(postgres_server, django_unblocked):
+    """A migrated PostgreSQL database, empty at the start of each test."""
+    postgres_server.start()
+    name = app_databases.migrated_database(postgres_server)
+    postgres_server.execute(app_databases.EMPTY + app_databases.deletions(), name)
+    alias = app_databases.add(**app_databases.postgres(postgres_server.url(name)))
+    yield alias
+    app_databases.remove(alias)
+
+
+@pytest.fixture
+def mariadb_alias(django_unblocked):
+    """A migrated MariaDB database, empty at the start of each test."""
+    server = mariadb_server.mariadb()
+    server.start()
+    settings = app_databases.migrated_schema(server)
+    alias = app_databases.add(**settings)
+    app_databases.empty_schema(alias)
+    yield alias
+    app_databases.remove(alias)
+
+
+KINDS = ["sqlite", "postgres", *(["mariadb"] if mariadb_server.PROGRAM else [])]
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say what was not tested here."""
+    if mariadb_server.PROGRAM is None:
+        terminalreporter.write_line("no mariadbd on the PATH: the Django ledger is not tested on MariaDB")
+
+
+@pytest.fixture(params=KINDS)
+def alias(request):
+    """A migrated database, of each kind."""
+    return request.getfixturevalue(f"{request.param}_alias")
+
+
+@atexit.register
+def _clean_up():
+    if app_databases.migrated_file.cache_info().currsize:
+        shutil.rmtree(app_databases.migrated_file().parent, ignore_errors=True)

@@ -166,17 +166,20 @@ class Paygent(Metering, Users):
         """Remove the patches; returns how many were restored."""
         return instrumentation.uninstrument()
 
-    def flush(self, *, give_back: bool = False) -> int:
+    def flush(self, *, give_back: bool = False, timeout: float = FLUSH_S) -> int:
         """
-        Settle everything metered so far; returns how many events were flushed.
+        Settle everything metered so far, within *timeout* seconds; returns how many events were flushed.
 
-        *give_back* leaves nothing behind in the ledger or the journal: for the end of a server's work, from
-        where the process may be killed at any moment.
+        What is not settled by then is settled in the background. *give_back* leaves nothing behind in the
+        ledger or the journal: for the end of a server's work, from where the process may be killed.
         """
         before = self._meter.exporter.flushed
         if not self._meter.closed:
-            with Sheltered(self._meter, "flushing"), contextlib.suppress(LedgerError, FutureTimeoutError):
-                self._meter.exporter.flush(give_back=give_back).result(timeout=FLUSH_S)
+            with Sheltered(self._meter, "flushing"), contextlib.suppress(LedgerError):
+                try:
+                    self._meter.exporter.flush(give_back=give_back).result(timeout=timeout)
+                except FutureTimeoutError:
+                    self._meter.gate.look()
             if give_back:
                 self._meter.journal.rest()
         return self._meter.exporter.flushed - before
@@ -232,6 +235,11 @@ class Paygent(Metering, Users):
     def is_instrumented(self) -> bool:
         """Whether the patches are in place."""
         return instrumentation.is_instrumented()
+
+    @property
+    def is_degraded(self) -> bool:
+        """Whether the ledger is away: each process then keeps to the limits by what it knows."""
+        return self._meter.degraded
 
     @property
     def flush_on_request_end(self) -> bool:

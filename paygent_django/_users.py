@@ -95,6 +95,9 @@ def anywhere(find: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return found
 
 
+WAIT_S = 2.0
+
+
 def _on_own_thread(find: Callable[[Any], Any], request: Any) -> Any:
     future: Future[Any] = Future()
 
@@ -107,4 +110,4 @@ def _on_own_thread(find: Callable[[Any], Any], request: Any) -> Any:
             connections.close_all()
 
     threading.Thread(target=run, name="paygent-user", daemon=True).start()
-    return future.result()
+    return future.result(timeout=WAIT_S)  # it may need the very loop that waits here

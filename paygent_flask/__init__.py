@@ -7,7 +7,8 @@ Paygent for Flask: who pays for the calls of a request, and the 429 when the pla
 """
 
 from paygent.web.wording import Offer
+from paygent_flask._dashboard import dashboard
 from paygent_flask._extension import Paygent
 from paygent_flask._verbs import exempt, require_budget, tag
 
-__all__ = ["Offer", "Paygent", "exempt", "require_budget", "tag"]
+__all__ = ["Offer", "Paygent", "dashboard", "exempt", "require_budget", "tag"]

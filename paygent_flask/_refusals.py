@@ -13,6 +13,7 @@ from flask.typing import ResponseReturnValue
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
 from paygent.web.limit_response import Declined, LimitResponse, find_refusal
 from paygent.web.plugin import WebPlugin
+from paygent.web.request import current_slot
 from paygent_flask._exchange import Reply, response_of
 
 log = logging.getLogger("paygent")
@@ -59,6 +60,9 @@ class Refusals:
         def handle(*args: Any) -> Any:
             refusal = find_refusal(args[-1])
             if refusal is None:
+                slot = current_slot()
+                if slot is not None:
+                    slot.refusal = None  # it was handled, and something else went wrong
                 return handle_exception(*args)
             try:
                 answer = app.handle_user_exception(*args[:-1], refusal)

@@ -11,6 +11,7 @@ The options are those of :class:`~paygent.web.options.WebOptions`, the same unde
 from paygent.web.request import RequestSlot, current_slot
 from paygent.web.wording import Offer
 from paygent_starlette._apps import add_paygent, me_endpoint, me_route, paygent_lifespan
+from paygent_starlette._dashboard import dashboard
 from paygent_starlette._middleware import PaygentMiddleware
 from paygent_starlette._verbs import check_limits, exempt, paygent_user, require_budget, tag
 
@@ -21,6 +22,7 @@ __all__ = [
     "add_paygent",
     "check_limits",
     "current_slot",
+    "dashboard",
     "exempt",
     "me_endpoint",
     "me_route",

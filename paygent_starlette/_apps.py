@@ -17,6 +17,7 @@ from paygent.client import Paygent
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
 from paygent.web.limit_response import Declined, LimitResponder, LimitResponse
 from paygent.web.request import RequestSlot
+from paygent.web.verbs import beside_the_loop
 from paygent_starlette._answers import headers_of
 from paygent_starlette._middleware import STATE, PaygentMiddleware
 
@@ -107,7 +108,7 @@ async def me_endpoint(request: Request) -> Response:
     slot: RequestSlot | None = request.scope.get("state", {}).get(STATE)
     if slot is None:  # the option enabled=False
         return Response(status_code=404)
-    return response_of(await asyncio.to_thread(lambda: slot.plugin.me(slot.user_id)))
+    return response_of(await beside_the_loop(slot, lambda: slot.plugin.me(slot.user_id)))
 
 
 def me_route(path: str = "/paygent/me") -> Route:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
@@ -65,7 +64,7 @@ def check_limits(model: str | None = None, *, usd: float = 0.0) -> Callable[[], 
     """
 
     async def check() -> GuardResult:
-        return await asyncio.to_thread(verbs.demand_budget, usd, model)
+        return await verbs.beside_the_loop(current_slot(), lambda: verbs.demand_budget(usd, model))
 
     return check
 

@@ -7,7 +7,6 @@ along. What has no handlers there, WebSockets and exception groups, is told thro
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from litestar import Request, Response, get
@@ -21,6 +20,7 @@ from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
 from paygent.web.limit_response import Declined, LimitResponse, find_refusal
 from paygent.web.options import is_async
 from paygent.web.request import RequestSlot
+from paygent.web.verbs import beside_the_loop
 from paygent_starlette._answers import headers_of
 from paygent_starlette._middleware import STATE, PaygentMiddleware
 from paygent_starlette._plugin import AsgiPlugin
@@ -113,7 +113,7 @@ def me_handler(path: str = "/paygent/me") -> HTTPRouteHandler:
         slot = _slot_of(request.scope)
         if slot is None:
             return Response(None, status_code=404)
-        return _response_of(await asyncio.to_thread(lambda: slot.plugin.me(slot.user_id)))
+        return _response_of(await beside_the_loop(slot, lambda: slot.plugin.me(slot.user_id)))
 
     return me
 

@@ -45,6 +45,17 @@ class Usage(NamedTuple):
     inference_geo: str | None = None
 
 
+def is_empty(usage: Usage) -> bool:
+    """
+    Whether *usage* counts nothing at all: no report, whatever was answered.
+
+    Servers that do not count send zeros. Unknown is never zero.
+    """
+    return not (usage.input_tokens or usage.output_tokens) and not any(
+        value for value in usage if type(value) in (int, float)
+    )
+
+
 def image_variant(quality: str | None, size: str | None) -> str:
     """
     Return the name that *quality* and *size* of an image have among the variants of its rates.

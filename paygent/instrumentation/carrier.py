@@ -10,12 +10,16 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paygent.context import Payer, checked_session_id, checked_user_id, current_payer
+from paygent.instrumentation._report import log
 
 HEADER = "x-paygent-keywords"
+# Of this process, and never sent: a header that somebody else made (an app may forward such) has it not.
+_MARK = os.urandom(16).hex()
 
 
 class Keywords(NamedTuple):
@@ -56,6 +60,10 @@ class Carrier(str):
     __slots__ = ("keywords",)
     keywords: Keywords
 
+    def encode(self, *_args: Any, **_kwargs: Any) -> bytes:
+        """What an HTTP client would send where nobody has taken it out before: nothing of it."""
+        return b""
+
 
 def carrier_of(given: Mapping[str, Any]) -> Carrier:
     """
@@ -74,24 +82,40 @@ def carrier_of(given: Mapping[str, Any]) -> Carrier:
         metadata,
         tuple(given),
     )
-    carrier = Carrier(json.dumps(keywords, default=str))
+    carrier = Carrier(f"{_MARK} {json.dumps(keywords, default=str)}")
     carrier.keywords = keywords
     return carrier
 
 
-def unpack(value: str) -> Keywords:
-    """Return the keywords in a header value, also where the SDK made plain text of it."""
+def unpack(value: object) -> Keywords | None:
+    """Return the keywords in a header value that we have made, also where the SDK made plain text of it."""
     if isinstance(value, Carrier):
         return value.keywords
-    user_id, session_id, metadata, given = json.loads(value)
+    import hmac  # a third of `import paygent`, and seldom needed
+
+    mark, _, said = str(value).partition(" ")
+    if not hmac.compare_digest(mark.encode("utf-8", "replace"), _MARK.encode()):
+        log.warning("a request came with a header %s that this process did not make: it is left out", HEADER)
+        return None
+    user_id, session_id, metadata, given = json.loads(said)
     return Keywords(user_id, session_id, metadata, tuple(given))
+
+
+def stripped(options: Any) -> tuple[Any, list[Any]]:
+    """Return *options* without the private header, a copy if it is there, and the values it had."""
+    headers = options.headers
+    if not isinstance(headers, Mapping):
+        return options, []
+    values = [value for name, value in headers.items() if name.lower() == HEADER]
+    if not values:
+        return options, []
+    options = copy.copy(options)
+    options.headers = {name: value for name, value in headers.items() if name.lower() != HEADER}
+    return options, values
 
 
 def take_carried(options: Any) -> tuple[Any, Keywords | None]:
     """Return *options* without the private header (a copy, if it is there), and the keywords in it."""
-    headers = options.headers
-    if not isinstance(headers, Mapping) or HEADER not in headers:
-        return options, None
-    options = copy.copy(options)
-    options.headers = {name: value for name, value in headers.items() if name != HEADER}
-    return options, unpack(headers[HEADER])
+    options, values = stripped(options)
+    found = [keywords for keywords in map(unpack, values) if keywords is not None]
+    return options, found[-1] if found else None

@@ -33,7 +33,8 @@ _warned: set[str] = set()
 def patch_module(module: ModuleType) -> None:
     """Give every method of the resource classes that *module* defines the per-call keywords."""
     for owner in list(vars(module).values()):
-        if isinstance(owner, type) and owner.__module__ == module.__name__ and _is_resource(owner):
+        # Not isinstance(): it would load the optional packages that OpenAI's modules hold stand-ins for.
+        if issubclass(type(owner), type) and owner.__module__ == module.__name__ and _is_resource(owner):
             for name, method in list(vars(owner).items()):
                 _patch_method(owner, name, method)
 

@@ -58,7 +58,14 @@ class MeterPort(Protocol):
     ) -> CallPort:
         """Return the bracket for one call; nothing is reserved before it is entered."""
 
-    def later(self, call: Any, partial: Usage | None, output_bytes: int) -> None:
+    def later(
+        self,
+        call: Any,
+        partial: Usage | None,
+        output_bytes: int,
+        response_model: str | None = None,
+        tools: Sequence[str] = (),
+    ) -> None:
         """Settle *call* soon; the only method that a finalizer may use: it takes no lock and does no I/O."""
 
     def remember_job(self, payer: Payer, provider: str, job_id: str, model: str | None) -> None:

@@ -31,10 +31,6 @@ class Reader:
 
     __slots__ = ("failed", "job", "model", "output_bytes", "tools", "usage")
 
-    # Events whose attribute ``mark`` equals ``plain`` carry output and nothing else: read in batches.
-    mark = "type"
-    plain: str | None = ""
-
     def __init__(self) -> None:
         self.usage: Usage | None = None
         self.output_bytes = 0
@@ -47,20 +43,17 @@ class Reader:
         """Take in one event; return whether usage is final now."""
         raise NotImplementedError  # abstract: each kind of stream has a reader of its own
 
-    def see_plain(self, events: Sequence[Any]) -> int:
+    def text_of(self, event: Any) -> str | None:  # noqa: ARG002  # those that know one look at it
         """
-        Take in *events*, all of them plain, and return how many were read.
+        Return the text of an event that carries nothing else; it need not be seen then, only counted.
 
-        One that is not as the SDK declares it ends the reading: it and those after it are for :meth:`see`.
+        ``None`` for every other event. It never raises, whatever *event* is.
         """
-        read = 0
-        try:
-            for event in events:
-                self.see(event)
-                read += 1
-        except (AttributeError, TypeError):
-            return read
-        return read
+        return None
+
+    def count_text(self, texts: Sequence[str]) -> None:
+        """Count output that :meth:`text_of` has told."""
+        self.output_bytes += utf8_length("".join(texts))
 
     def _count(self, value: Any) -> None:
         if isinstance(value, str):
@@ -72,8 +65,18 @@ class ChatReader(Reader):
 
     __slots__ = ()
 
-    mark = "usage"
-    plain = None
+    def text_of(self, event: Any) -> str | None:
+        """Return the content of a chunk with one choice, and neither tool calls nor usage."""
+        try:
+            if event.usage is None and self.model is not None:
+                (choice,) = event.choices
+                delta = choice.delta
+                content = delta.content
+                if type(content) is str and content and not delta.tool_calls:
+                    return content
+        except (AttributeError, TypeError, ValueError):
+            return None
+        return None
 
     def see(self, event: Any) -> bool:
         """Take in one chunk; the one with usage and without choices is final."""
@@ -148,7 +151,11 @@ class ResponseReader(Reader):
 
     __slots__ = ()
 
-    plain = "response.output_text.delta"
+    def text_of(self, event: Any) -> str | None:
+        """Return the delta of the answer's text."""
+        delta = getattr(event, "delta", None)
+        is_text = type(delta) is str and event.type == "response.output_text.delta"
+        return delta if is_text else None
 
     def see(self, event: Any) -> bool:
         """Take in one event; completed, incomplete, failed and cancelled are final."""
@@ -188,11 +195,17 @@ class MessageReader(Reader):
 
     __slots__ = ("_block",)
 
-    plain = "content_block_delta"
-
     def __init__(self) -> None:
         super().__init__()
         self._block: dict[str, Any] = {}
+
+    def text_of(self, event: Any) -> str | None:
+        """Return the delta of a block of text."""
+        if getattr(event, "type", None) != "content_block_delta":
+            return None
+        delta = getattr(event, "delta", None)
+        content = getattr(delta, "text", None)
+        return content if type(content) is str and getattr(delta, "type", None) == "text_delta" else None
 
     def see(self, event: Any) -> bool:
         """Take in one event; ``message_stop`` is final."""

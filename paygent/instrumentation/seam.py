@@ -18,6 +18,7 @@ from paygent.context import Payer, current_payer
 from paygent.core.errors import VISIBLE
 from paygent.instrumentation import imports, keywords
 from paygent.instrumentation._report import log, report
+from paygent.instrumentation.carrier import stripped
 from paygent.instrumentation.exchange import Exchange, Passed, open_exchange
 from paygent.instrumentation.jobs import WATCHED
 from paygent.meter import active
@@ -38,17 +39,22 @@ def begin(provider: str, client: Any, options: Any, kwargs: Mapping[str, Any]) -
         PaygentLimitExceeded: Nobody pays, and such calls are to be blocked.
     """
     if not _live:
-        return None
+        return _passed(options)
     try:
         if options.method == "get" and not keywords.used and not options.url.startswith(WATCHED[provider]):
             return None
         meter: Any = active.get()
-        return None if meter is None else open_exchange(meter, provider, client, options, kwargs)
+        return _passed(options) if meter is None else open_exchange(meter, provider, client, options, kwargs)
     except VISIBLE:
         raise
     except Exception as error:  # noqa: BLE001  # the boundary between our faults and the caller
         report("look at a request", error)
-        return None
+        return _passed(options)
+
+
+def _passed(options: Any) -> Passed | None:
+    """Let a request pass, without what our keywords left in it: the provider must not learn of our users."""
+    return Passed(stripped(options)[0]) if keywords.used else None
 
 
 async def _identified(payer: Payer) -> None:

@@ -17,25 +17,26 @@ from contextlib import suppress
 from types import AsyncGeneratorType, FrameType, GeneratorType
 from typing import Any
 
-from paygent.core.usage import Usage
+from paygent.core.usage import Usage, is_empty
 from paygent.instrumentation._fields import loose
 from paygent.instrumentation._report import guarded, report
 from paygent.instrumentation.ports import CallPort, MeterPort
 from paygent.instrumentation.readers import Reader
 from paygent.meter import active
 
-EVENTS_PER_BATCH = 64
+TEXTS_PER_BATCH = 64
 
 
 class Tally:
     """
     What one stream has used, and its one settlement.
 
-    ``hide`` says that the chunk with usage was asked for by us, and is kept from the caller. ``plain`` are
-    events that were passed on and wait to be read together; ``iterator`` is the SDK's, while it lives.
+    ``hide`` says that the chunk with usage was asked for by us, and is kept from the caller. ``texts`` were
+    passed on and wait to be counted together; their events are the caller's by then, who may change them.
+    ``iterator`` is the SDK's, while it lives.
     """
 
-    __slots__ = ("__weakref__", "call", "hide", "iterator", "plain", "reader", "settled", "units")
+    __slots__ = ("__weakref__", "call", "hide", "iterator", "reader", "settled", "texts", "units")
 
     def __init__(
         self, call: CallPort, reader: Reader, units: Usage | None = None, *, hide: bool = False
@@ -45,19 +46,18 @@ class Tally:
         self.units = units
         self.hide = hide
         self.iterator: Callable[[], Any] = _nothing
-        self.plain: list[Any] = []
+        self.texts: list[str] = []
         self.settled = False
 
     def catch_up(self) -> None:
-        """Read the events that wait; they are the caller's by now, and may be anything."""
-        events = self.plain[:]
-        del self.plain[: len(events)]
-        for event in events[self.reader.see_plain(events) :]:
-            self._see(event)
+        """Count the texts that wait."""
+        texts = self.texts[:]
+        del self.texts[: len(texts)]
+        self.reader.count_text(texts)
 
     def see(self, event: Any) -> bool:
         """Take in one event; settles on the final one. Returns whether to keep it from the caller."""
-        if self.plain:
+        if self.texts:
             self.catch_up()
         return self._see(event)
 
@@ -82,7 +82,7 @@ class Tally:
         self.settled = True
         self.catch_up()
         reader = self.reader
-        if reader.usage is not None:
+        if reader.usage is not None and not (is_empty(reader.usage) and reader.output_bytes):
             self.call.finish(reader.usage, reader.model, reader.tools)
         elif reader.failed and not reader.output_bytes:
             self.call.fail(None)
@@ -94,10 +94,14 @@ class Tally:
         if self.settled:
             return
         self.settled = True
+        self.call.finish_estimated(*self._left())
+
+    def _left(self) -> tuple[Usage | None, int, str | None, list[str]]:
+        """What is known of a stream that nobody reads to its end."""
         self.catch_up()
         reader = self.reader
         partial = self.units if reader.usage is None else reader.usage
-        self.call.finish_estimated(partial, reader.output_bytes, reader.model, reader.tools)
+        return partial, reader.output_bytes, reader.model, reader.tools
 
     def closed(self) -> None:
         """The response was closed: by the SDK in the middle of a step (which says more), or by the caller."""
@@ -131,9 +135,7 @@ class Tally:
         self.settled = True
         meter: MeterPort | None = active.get()
         if meter is not None:
-            self.catch_up()
-            partial = self.units if self.reader.usage is None else self.reader.usage
-            meter.later(self.call, partial, self.reader.output_bytes)
+            meter.later(self.call, *self._left())
 
     def _guarded(self, settle: Callable[[], None]) -> None:
         try:
@@ -155,14 +157,14 @@ def _refused(error: BaseException) -> bool:
 class _Counted:
     """What both counting iterators share; attributes we do not know are those of the iterator within."""
 
-    __slots__ = ("_inner", "_mark", "_plain", "_step", "_tally", "_waiting")
+    __slots__ = ("_inner", "_step", "_tally", "_text_of", "_waiting")
 
     def __init__(self, inner: Any, step: Any, tally: Tally) -> None:
         self._inner = inner
         self._step = step
         self._tally = tally
-        self._waiting = tally.plain
-        self._mark, self._plain = tally.reader.mark, tally.reader.plain
+        self._waiting = tally.texts
+        self._text_of = tally.reader.text_of
         with suppress(TypeError):  # an iterator of somebody else's may not allow it
             tally.iterator = weakref.ref(inner)  # not the thing itself: a dropped stream must go at once
 
@@ -194,10 +196,11 @@ class CountedIterator(_Counted):
             except BaseException as error:
                 self._tally.broke(error)
                 raise
-            if getattr(event, self._mark, event) == self._plain:
+            text = self._text_of(event)
+            if text is not None:
                 waiting = self._waiting
-                waiting.append(event)
-                if len(waiting) >= EVENTS_PER_BATCH:
+                waiting.append(text)
+                if len(waiting) >= TEXTS_PER_BATCH:
                     self._tally.catch_up()
                 return event
             if not self._tally.see(event):
@@ -222,10 +225,11 @@ class AsyncCountedIterator(_Counted):
             except BaseException as error:
                 self._tally.broke(error)
                 raise
-            if getattr(event, self._mark, event) == self._plain:
+            text = self._text_of(event)
+            if text is not None:
                 waiting = self._waiting
-                waiting.append(event)
-                if len(waiting) >= EVENTS_PER_BATCH:
+                waiting.append(text)
+                if len(waiting) >= TEXTS_PER_BATCH:
                     self._tally.catch_up()
                 return event
             if not self._tally.see(event):

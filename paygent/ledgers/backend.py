@@ -54,12 +54,13 @@ class BackendLedger:
 
     def lease(self, requests: Sequence[LeaseRequest]) -> list[LeaseReply]:
         versions = [self._version_known(request.user_id) for request in requests]
+        known = [self._configs.get(version or "") for version in versions]
         said = self.link.post(
             "/leases", [request_as_json(*pair) for pair in zip(requests, versions, strict=True)]
         )
         if not isinstance(said, list) or len(said) != len(requests):
             raise LedgerError("the backend did not answer each lease operation")
-        replies = [self._reply(*pair) for pair in zip(said, versions, strict=True)]
+        replies = [self._reply(*pair) for pair in zip(said, known, strict=True)]
         self._remember(replies)
         return replies
 
@@ -81,9 +82,9 @@ class BackendLedger:
         version = self._versions.get(user_id)
         return version if version in self._configs else None
 
-    def _reply(self, said: Any, version: str | None) -> LeaseReply:
+    def _reply(self, said: Any, known_config: str | None) -> LeaseReply:
         try:
-            reply = reply_from_json(said, self._configs.get(version or ""))
+            reply = reply_from_json(said, known_config)
         except WireError as error:
             raise LedgerError(f"the backend's answer cannot be read: {error}") from error
         if len(self._versions) >= KNOWN_MAX:

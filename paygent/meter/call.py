@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from paygent.core.balance import UNLIMITED, Balance, Denied, covers, reserve
 from paygent.core.errors import VISIBLE
 from paygent.core.plan import MODEL_LIMIT, SESSION_SPEND, TOTAL_SPEND
-from paygent.core.usage import Usage
+from paygent.core.usage import Usage, is_empty
 from paygent.meter import nesting
 from paygent.meter.sizing import Blocked, size
 
@@ -140,7 +140,10 @@ class Call:
     # -- settling -------------------------------------------------------------------------------------
 
     def finish(self, usage: Usage, response_model: str | None = None, tools: Sequence[str] = ()) -> None:
-        """Post what the provider reported."""
+        """Post what the provider reported; a report of nothing is none."""
+        if not usage.input_tokens and is_empty(usage):
+            self.finish_estimated(None, 0, response_model, tools)
+            return
         self.meter.settle(self, usage, response_model, tools, estimated=False)
 
     def finish_estimated(

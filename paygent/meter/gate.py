@@ -135,7 +135,7 @@ class Gate:
                 else:
                     ask = Ask(call, boot_s, open_streams())
                     if wallet.asks is None:
-                        wallet.asks = deque()
+                        wallet.asks, wallet.busy_on = deque(), None
                     wallet.asks.append(ask)
         if gone:  # dropped from memory between the look-up and the lock
             return self._admit(call)
@@ -170,13 +170,14 @@ class Gate:
         call, boot_s = ask.call, self._boot()
         wallet = call.wallet
         waited_s = boot_s - ask.since_s
-        if waited_s < self._meter.options.busy_timeout_s and (
-            wallet.answered_s >= ask.since_s or not self._is_stalled(boot_s)
-        ):
+        is_stalled = self._is_stalled(boot_s)
+        # Busy is only what the ledger has called so: an answer to something else says nothing of this call.
+        is_busy = wallet.busy_on is not None and wallet.answered_s >= ask.since_s
+        if waited_s < self._meter.options.busy_timeout_s and (is_busy or not is_stalled):
             return ask
         if not self._withdraw(ask):
             return self._resume(ask)
-        is_away = wallet.answered_s < ask.since_s
+        is_away = is_stalled or not is_busy
         if is_away:
             self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
         with wallet.lock:
@@ -186,6 +187,11 @@ class Gate:
                 outcome = self.alone(wallet, call, boot_s)
         self._conclude(call, wallet, outcome)
         return None
+
+    def look(self) -> None:
+        """Open the breaker where the ledger has been at one request for too long."""
+        if self._is_stalled(self._boot()):
+            self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
 
     def _is_stalled(self, boot_s: float) -> bool:
         """Whether the ledger is at one request for too long; a busy process is no ledger that is away."""

@@ -8,6 +8,7 @@ from typing import Final
 LEARNED_AFTER: Final = 8
 SIZES_KEPT: Final = 64
 USERS_MODELS_MAX: Final = 8
+TOKENS_PER_BYTE_MIN: Final = 0.05
 
 
 class OutputSizes:
@@ -51,9 +52,15 @@ class Habits:
         self.output = OutputSizes()
 
     def learn_input(self, input_bytes: int, input_tokens: int) -> None:
-        """Note what the input of one call came to."""
-        if input_bytes > 0 and input_tokens > 0:
-            self.tokens_per_byte += (input_tokens / input_bytes - self.tokens_per_byte) * 0.1
+        """
+        Note what the input of one call came to.
+
+        More tokens than bytes are not those of the text: a stored conversation, a file, a picture. They say
+        nothing of the next call, least of all of another user's.
+        """
+        if 0 < input_tokens <= input_bytes:
+            ratio = max(TOKENS_PER_BYTE_MIN, input_tokens / input_bytes)
+            self.tokens_per_byte += (ratio - self.tokens_per_byte) * 0.1
 
 
 def sizes_of(sizes: dict[str, OutputSizes], model: str) -> OutputSizes:

@@ -114,7 +114,7 @@ class Meter:
         self.queue = Queue(self)
         self.desk = Desk(self)
         self.exporter = Exporter(self.ledger, self.journal, self.lease_id, self.desk, self.boot, tick_s)
-        self.dropped_calls: deque[tuple[Call, Usage | None, int]] = deque()
+        self.dropped_calls: deque[tuple[Call, tuple[Any, ...]]] = deque()
         self.changes: deque[Callable[[Ledger], None]] = deque()
         self.dropped = 0
 
@@ -210,16 +210,23 @@ class Meter:
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self.own_fault("releasing a call")
 
-    def later(self, call: Call, partial: Usage | None, output_bytes: int) -> None:
+    def later(
+        self,
+        call: Call,
+        partial: Usage | None,
+        output_bytes: int,
+        response_model: str | None = None,
+        tools: Sequence[str] = (),
+    ) -> None:
         """For finalizers: no lock, no I/O; the next call or tick settles it."""
-        self.dropped_calls.append((call, partial, output_bytes))
+        self.dropped_calls.append((call, (partial, output_bytes, response_model, tools)))
 
     def settle_dropped(self) -> None:
         """Settle what finalizers left."""
         while self.dropped_calls:
             with contextlib.suppress(IndexError):
-                call, partial, output_bytes = self.dropped_calls.popleft()
-                call.finish_estimated(partial, output_bytes)
+                call, seen = self.dropped_calls.popleft()
+                call.finish_estimated(*seen)
 
     def put(self, change: Callable[[Ledger], None]) -> bool:
         """Change the ledger, in order; false where it is away: the change then follows when it returns."""

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 SPENT_MEMORY_S = 0.25
 POLL_FIRST_S = 0.01
 POLL_MAX_S = 0.25
+ROUNDS_MAX = 8
 
 
 class Queue:
@@ -60,15 +61,20 @@ class Queue:
                     continue
                 if busy:
                     wallet.busy_on = denied
-                    wallet.poll_s = min(max(wallet.poll_s * 2, POLL_FIRST_S), POLL_MAX_S)
-                    wallet.poll_at_s = boot_s + wallet.poll_s
+                    _ask_in_a_while(wallet, boot_s)
                     return False
                 wallet.refused = (denied, self._is_exact(wallet), ask.call.need_by_scope().get(denied, 0))
                 wallet.refused_until_s = boot_s + SPENT_MEMORY_S
                 outcome = Denied(denied, busy=False)
             if outcome is None:
-                return True
+                ask.rounds += wallet.asking is ask
+                if ask.rounds <= ROUNDS_MAX:
+                    return True
+                # It was granted and does not fit: whatever may be the reason, the ledger must not spin on it.
+                _ask_in_a_while(wallet, boot_s)
+                return False
             denied, wallet.poll_s, wallet.poll_at_s = None, 0.0, 0.0
+            wallet.busy_on = None
             wallet.asks.popleft()
             served.append((ask, outcome))
         return False
@@ -110,6 +116,11 @@ class Queue:
         self.polling.discard(wallet)
         for ask, outcome in served:
             _answer(ask, outcome)
+
+
+def _ask_in_a_while(wallet: Wallet, boot_s: float) -> None:
+    wallet.poll_s = min(max(wallet.poll_s * 2, POLL_FIRST_S), POLL_MAX_S)
+    wallet.poll_at_s = boot_s + wallet.poll_s
 
 
 def _answer(ask: Ask, outcome: Outcome) -> None:

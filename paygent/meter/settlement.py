@@ -17,14 +17,12 @@ from paygent.meter.audit import fire
 from paygent.meter.call import Call, State
 from paygent.meter.ids import id_for_key
 from paygent.meter.live import refresh
-from paygent.meter.sizing import learn
+from paygent.meter.sizing import TOKENS_MAX, learn
 
 if TYPE_CHECKING:
     from paygent.meter.jobs import JobLine
     from paygent.meter.meter import Meter
     from paygent.meter.tariff import Tariff, Terms
-
-TOKENS_MAX = 100_000_000
 
 
 def wall_us() -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from paygent.meter.call import Call
     from paygent.meter.tariff import Tariff
 
+TOKENS_MAX = 100_000_000  # of one call: far beyond any model
 _NO_UNITS = Usage()
 _AUSD_PER_NUSD_MILLI = 10**12
 _UNCAPPED_USD = 1e18
@@ -81,7 +82,7 @@ def _output_estimate(call: Call, config: PlanConfig) -> int:
     """The call's own cap; else what the user's, or the model's, answers teach; else the plan's buffer."""
     cap = call.max_output_tokens
     if cap is not None and cap >= 0:
-        return cap
+        return min(cap, TOKENS_MAX)
     sizes = call.wallet.sizes
     own = sizes.get(call.terms.model) if sizes is not None else None
     learned = own.estimate if own is not None else None

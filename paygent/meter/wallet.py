@@ -43,12 +43,13 @@ class Ask:
     ``outer`` are the open streams of its own context, which will not end while it waits.
     """
 
-    __slots__ = ("call", "future", "outer", "since_s")
+    __slots__ = ("call", "future", "outer", "rounds", "since_s")
 
     def __init__(self, call: Call, since_s: float, outer: tuple[Call, ...] = ()) -> None:
         self.call = call
         self.since_s = since_s
         self.outer = outer
+        self.rounds = 0  # how often it has asked at once
         self.future: Future[Outcome] = Future()
 
 

@@ -65,7 +65,7 @@ def _runs_a_loop() -> bool:
 # --- the patch --------------------------------------------------------------------------------------------
 
 # Whose threads serve everybody, whoever happens to start them; they run callbacks of others, too.
-_SERVING = ("asyncio", "concurrent.futures", "multiprocessing", "paygent")
+_SERVING = ("asyncio.", "concurrent.futures.", "multiprocessing.", "paygent.")
 _lock = threading.Lock()
 _patches: dict[tuple[type, str], tuple[Any, Any]] = {}  # what is in place, and what it stands for
 _live = False
@@ -155,7 +155,7 @@ def _start(start: Callable[..., Any], thread: Any, args: tuple[Any, ...], kwargs
 def _serves_all(thread: Any) -> bool:
     target = getattr(thread, "_target", None)
     modules = (type(thread).__module__, getattr(target, "__module__", None) or "")
-    return any(module.startswith(_SERVING) for module in modules)
+    return any(f"{module}.".startswith(_SERVING) for module in modules)
 
 
 def _restore(thread: Any, own: Any) -> None:

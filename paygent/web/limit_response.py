@@ -147,10 +147,10 @@ class LimitResponder:
 
 def find_refusal(error: BaseException) -> Declined | None:
     """
-    Return the refusal that *error* is, or was made from: in its causes, its context or its group.
+    Return the refusal that *error* is, or was made from: in its causes or its group.
 
-    Frameworks wrap what passes them: Starlette re-raises as ``RuntimeError`` once a response has started,
-    task groups raise exception groups.
+    Frameworks wrap what passes them: Starlette raises a ``RuntimeError`` from it once a response has started,
+    task groups raise exception groups. What fails while a refusal is being handled is an error of its own.
     """
     for found in _chain(error):
         if isinstance(found, (PaygentLimitExceeded, PaygentUnavailable)):
@@ -169,8 +169,8 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         members = getattr(current, "exceptions", None)  # groups have no common base before Python 3.11
         if isinstance(members, (tuple, list)):
             waiting += [member for member in members if isinstance(member, BaseException)]
-        context = None if current.__suppress_context__ else current.__context__
-        waiting += [linked for linked in (current.__cause__, context) if linked is not None]
+        if current.__cause__ is not None:
+            waiting.append(current.__cause__)
 
 
 def _retry_headers(problem: Mapping[str, Any], now: datetime | None) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from paygent.client import Paygent
@@ -15,6 +16,7 @@ from paygent.context import checked_user_id
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable, Refusal
 from paygent.core.models import GuardResult
 from paygent.meter import active
+from paygent.meter.gate import PATIENCE_S
 from paygent.web.exemptions import Exemptions, Place
 from paygent.web.limit_response import Declined, LimitResponder, LimitResponse
 from paygent.web.options import Finder, WebOptions, is_async
@@ -97,13 +99,14 @@ class WebPlugin:
         """Call this when the response is complete, in a ``finally``; it never raises."""
         pg = self.ended(slot)
         if pg is not None:
-            pg.flush()
+            pg.flush(timeout=PATIENCE_S)
 
     async def finish_async(self, slot: RequestSlot) -> None:
         """The asynchronous twin of :meth:`finish`: the flush happens off the event loop."""
         pg = self.ended(slot)
         if pg is not None:
-            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, pg.flush))
+            flush = partial(pg.flush, timeout=PATIENCE_S)
+            await asyncio.shield(asyncio.get_running_loop().run_in_executor(None, flush))
 
     @staticmethod
     def ended(slot: RequestSlot) -> Paygent | None:
@@ -115,7 +118,9 @@ class WebPlugin:
         if not slot.tally.has_admitted and not slot.calls:
             return None
         pg = Paygent.get_instance()
-        return pg if pg is not None and pg.flush_on_request_end else None
+        if pg is None or not pg.flush_on_request_end or pg.is_degraded:
+            return None
+        return pg
 
     # -- the answer to a refused call -----------------------------------------------------------------
 

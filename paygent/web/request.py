@@ -102,9 +102,10 @@ class RequestSlot(Payer):
     @property
     def exempt(self) -> bool:
         """Whether the calls of this request pass unmetered."""
-        if self._exempt is None:
-            self._exempt = self.plugin.exemptions.covers(self.request)
-        return self._exempt
+        # Only a yes is kept: before the framework has routed the request, nobody knows its route.
+        if self._exempt is None and self.plugin.exemptions.covers(self.request):
+            self._exempt = True
+        return self._exempt or False
 
     @exempt.setter
     def exempt(self, exempt: bool) -> None:

@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 from paygent.client import Paygent
 from paygent.core.errors import PaygentLimitExceeded
 from paygent.core.models import GuardResult
-from paygent.web.request import current_slot
+from paygent.web.request import RequestSlot, current_slot
 from paygent.web.usage import refusal_of
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 def exempt(view: F) -> F:
@@ -48,12 +49,19 @@ def require_budget(usd: float = 0.0, *, model: str | None = None) -> Callable[[F
 
         @functools.wraps(view)
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            await asyncio.to_thread(check)  # a user not yet loaded is asked for at the ledger
+            await beside_the_loop(current_slot(), check)
             return await view(*args, **kwargs)
 
         return wrapper  # type: ignore[return-value]  # wraps keeps the signature
 
     return decorate
+
+
+async def beside_the_loop(slot: RequestSlot | None, step: Callable[[], T]) -> T:
+    """Run *step*, which may wait for the ledger; a user who can only be awaited is found before."""
+    if slot is not None and slot.identify is not None:
+        await slot.identify()
+    return await asyncio.to_thread(step)
 
 
 def mark_exempt() -> None:

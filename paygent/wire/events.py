@@ -8,6 +8,7 @@ clients and as integer nano-dollars between us (``cost_nusd`` wins); moments as 
 from __future__ import annotations
 
 import re
+import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -19,15 +20,20 @@ from paygent.core.pricing import usd_to_nusd
 from paygent.core.windows import from_us, to_us
 from paygent.ledger import GateRow
 
-COST_MAX_NUSD = 10**17  # a hundred million dollars: far beyond any call, and sums still fit a machine word
+COST_MAX_NUSD = 10**15  # a million dollars: far beyond any call, and thousands of them fit a machine word
 _COST_MAX_USD = COST_MAX_NUSD // NUSD_PER_USD
 TOKENS_MAX = 10**12
+CORRECTION = "correction"
 _NUMBER_MAX = 1e18
 TEXT_LENGTH_MAX = 10_000
 NAME_LENGTH_MAX = 512
 TOOLS_MAX = 1000
 
 T = TypeVar("T")
+MOMENT_MAX_US = 7_258_118_400_000_000  # the year 2200: what lies beyond is no call
+_fraction = re.compile(r"\.([0-9]+)")
+_is_period = re.compile(r"p-?[0-9]{1,17}").fullmatch
+_is_session = re.compile(r"s[0-9]{1,17}:.{1,1000}", re.DOTALL).fullmatch
 _is_uuid = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}").fullmatch
 _TOKEN_FIELDS = (
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens",
@@ -72,21 +78,24 @@ def event_from_json(said: object) -> Event:
     Read one posted event.
 
     ``period`` and ``session`` of a client that does not know its windows are empty: whoever keeps the event
-    looks them up. Fields that nobody knows are ignored.
+    looks them up. Fields that nobody knows are ignored. A backend's own correction has amounts below zero.
 
     Raises:
         WireError: A field is missing or cannot be right.
     """
     if not isinstance(said, dict):
         raise WireError("", "must be an object")
-    given, written, cache_read, cache_write, reasoning = [_count(said, name) for name in _TOKEN_FIELDS]
+    lowest = -TOKENS_MAX if said.get("source") == CORRECTION else 0
+    given, written, cache_read, cache_write, reasoning = [
+        _count(said, name, lowest) for name in _TOKEN_FIELDS
+    ]
     cost_tokens_nusd, cost_tools_nusd = _costs(said)
     provider, operation, model, request_model, response_model, rate_source = [
         _text(said, name, NAME_LENGTH_MAX) for name in _NAME_FIELDS
     ]
     return Event(
         uuid_of(said), required_text(said, "user_id"), moment_us(said, "timestamp"),
-        _text(said, "period", NAME_LENGTH_MAX) or "", _text(said, "session", 2 * NAME_LENGTH_MAX) or "",
+        _key(said, "period", _is_period), _key(said, "session", _is_session),
         _text(said, "session_id", NAME_LENGTH_MAX), provider, operation, model,
         request_model if "request_model" in said else model, response_model,
         given, written, cache_read, cache_write, reasoning, cost_tokens_nusd, cost_tools_nusd,
@@ -95,8 +104,22 @@ def event_from_json(said: object) -> Event:
     )  # fmt: skip
 
 
+def posted_event_from_json(said: object) -> Event:
+    """
+    Read one event that a client posts: the same, but nobody posts a correction.
+
+    Raises:
+        WireError: A field is missing or cannot be right.
+    """
+    if isinstance(said, dict) and said.get("source") not in (None, "auto", "manual"):
+        raise WireError("source", "must be auto or manual")
+    return event_from_json(said)
+
+
 def _costs(said: Mapping[str, Any]) -> tuple[int, int]:
     """Cost of tokens and of tools; the total wins where a client's parts do not add up to it."""
+    if said.get("source") == CORRECTION:
+        return _whole_nusd(said, "cost_tokens_nusd"), _whole_nusd(said, "cost_tools_nusd")
     tools = _nusd(said, "cost_tools")
     total = _nusd(said, "cost", exact="cost_nusd", usd="cost_total")
     if total is None:
@@ -123,11 +146,22 @@ def _nusd(
     return usd_to_nusd(amount)
 
 
+def _whole_nusd(said: Mapping[str, Any], name: str) -> int:
+    nusd = said.get(name)
+    if type(nusd) is not int or abs(nusd) > COST_MAX_NUSD:
+        raise WireError(name, "must be a whole number of nano-dollars")
+    return nusd
+
+
 def _tools(said: Mapping[str, Any]) -> tuple[str, ...]:
     tools = said.get("tool_calls")
     if tools is None:
         return ()
-    if not isinstance(tools, list) or not all(type(tool) is str for tool in tools) or len(tools) > TOOLS_MAX:
+    if (
+        not isinstance(tools, list)
+        or not all(type(tool) is str and len(tool) <= NAME_LENGTH_MAX for tool in tools)
+        or len(tools) > TOOLS_MAX
+    ):
         raise WireError("tool_calls", f"must be a list of at most {TOOLS_MAX} names")
     return tuple(tools)
 
@@ -224,10 +258,19 @@ def moment_us(said: Mapping[str, Any], name: str) -> int:
     """
     value = said.get(name)
     try:
-        # Python 3.10 reads no Z.
-        return to_us(datetime.fromisoformat(value.replace("Z", "+00:00")))  # type: ignore[union-attr]  # caught
+        found_us = to_us(_iso(value))  # type: ignore[arg-type]  # what is no text is caught
     except (AttributeError, TypeError, ValueError, OverflowError):
         raise WireError(name, "must be an ISO 8601 date and time") from None
+    if not 0 <= found_us < MOMENT_MAX_US:
+        raise WireError(name, "must lie between the years 1970 and 2200")
+    return found_us
+
+
+def _iso(text: str) -> datetime:
+    """Python 3.10 reads neither a Z nor a fraction of other than three or six digits."""
+    if sys.version_info < (3, 11):
+        text = _fraction.sub(lambda hit: f".{hit[1]:0<6.6}", text.replace("Z", "+00:00"))
+    return datetime.fromisoformat(text)
 
 
 def metadata_of(said: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -240,7 +283,18 @@ def metadata_of(said: Mapping[str, Any]) -> dict[str, Any] | None:
     metadata = said.get("metadata")
     if metadata is not None and not isinstance(metadata, dict):
         raise WireError("metadata", "must be an object")
+    feature = metadata.get("feature") if metadata else None
+    if type(feature) is str:  # usage is added up by it
+        storable(feature, "metadata.feature")
     return metadata or None
+
+
+def _key(said: Mapping[str, Any], name: str, fits: Callable[[str], object]) -> str:
+    """The key of a window, as :mod:`paygent.core.windows` writes it; empty where the client knows none."""
+    key = _text(said, name, 2 * NAME_LENGTH_MAX) or ""
+    if key and not fits(key):
+        raise WireError(name, "is not the key of a window")
+    return key
 
 
 def flag(said: Mapping[str, Any], name: str) -> bool:
@@ -266,19 +320,29 @@ def _text(said: Mapping[str, Any], name: str, length_max: int) -> str | None:
         raise WireError(name, "must be text")
     if len(value) > length_max:
         raise WireError(name, f"must have at most {length_max} characters")
-    if not value.isascii():
+    return storable(value, name)
+
+
+def storable(text: str, name: str) -> str:
+    """
+    *text*, if it can be stored anywhere.
+
+    Raises:
+        WireError: It holds half of a surrogate pair.
+    """
+    if not text.isascii():
         try:
-            value.encode()
+            text.encode()
         except UnicodeEncodeError:
             raise WireError(name, "holds a lone surrogate, which no encoding can store") from None
-    return value
+    return text
 
 
-def _count(said: Mapping[str, Any], name: str) -> int:
+def _count(said: Mapping[str, Any], name: str, lowest: int = 0) -> int:
     value = said.get(name)
     if value is None:
         return 0
-    if type(value) is not int or not 0 <= value <= TOKENS_MAX:
+    if type(value) is not int or not lowest <= value <= TOKENS_MAX:
         raise WireError(name, f"must be a whole number from 0 to {TOKENS_MAX}")
     return value
 

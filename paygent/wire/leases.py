@@ -14,13 +14,16 @@ from paygent.wire.events import (
     WireError,
     each,
     event_as_json,
-    event_from_json,
+    posted_event_from_json,
     flag,
     required_text,
+    storable,
 )
 
 AMOUNT_MAX = 1 << 61
 SCOPES_MAX = 1000
+LEASE_ID_LENGTH_MAX = 100
+WINDOW_LENGTH_MAX = 700
 
 
 def request_as_json(request: LeaseRequest, plan_version: str | None = None) -> dict[str, Any]:
@@ -51,14 +54,14 @@ def request_from_json(said: object) -> LeaseRequest:
     if not isinstance(said, dict):
         raise WireError("", "must be an object")
     user_id = required_text(said, "user_id")
-    events, rejected = each(_list(said, "events"), event_from_json)
+    events, rejected = each(_list(said, "events"), posted_event_from_json)
     if rejected:
         raise WireError(f"events.{rejected[0]['field']}", rejected[0]["detail"])
     if any(event.user_id != user_id for event in events):
         raise WireError("events.user_id", "must be that of the operation")
     return LeaseRequest(
         user_id,
-        required_text(said, "lease_id"),
+        _lease_id(said),
         _whole(said, "seq"),
         session_id=_optional_text(said, "session_id"),
         begin_session=flag(said, "begin_session"),
@@ -69,6 +72,13 @@ def request_from_json(said: object) -> LeaseRequest:
         want=_amounts(said, "want"),
         events=events,
     )
+
+
+def _lease_id(said: Mapping[str, Any]) -> str:
+    lease_id = required_text(said, "lease_id")
+    if len(lease_id) > LEASE_ID_LENGTH_MAX:
+        raise WireError("lease_id", f"must have at most {LEASE_ID_LENGTH_MAX} characters")
+    return lease_id
 
 
 def reply_as_json(reply: LeaseReply, known_version: str | None = None) -> dict[str, Any]:
@@ -125,6 +135,8 @@ def _reply(said: Mapping[str, Any], known_config: str | None) -> LeaseReply:
     config = json.dumps(said["plan_config"]) if said["plan_config"] is not None else known_config
     if not said["has_plan"]:
         config = None
+    elif config is None:  # unknown must never become unlimited
+        raise ValueError("it names a plan without its content")
     known, session, refusal = said["account"], said["session"], said["refusal"]
     period = known["period"]
     account = Account(
@@ -170,7 +182,7 @@ def _buckets_from_json(said: Mapping[str, Any], name: str) -> dict[Bucket, int]:
     for row in _list(said, name):
         if not isinstance(row, list) or len(row) != 3 or not all(type(text) is str for text in row[:2]):
             raise WireError(name, "must be a list of [scope, window, amount]")
-        amounts[_scope(row[0], name), row[1]] = _amount(row[2], name)
+        amounts[_scope(row[0], name), _window_key(row[1], name)] = _amount(row[2], name)
     return amounts
 
 
@@ -184,7 +196,13 @@ def _amounts(said: Mapping[str, Any], name: str) -> dict[str, int]:
 def _scope(scope: str, name: str) -> str:
     if len(scope) > len(MODEL_LIMIT) + NAME_LENGTH_MAX:
         raise WireError(name, "holds a scope that is too long")
-    return scope
+    return storable(scope, name)
+
+
+def _window_key(key: str, name: str) -> str:
+    if len(key) > WINDOW_LENGTH_MAX:
+        raise WireError(name, "holds the key of a window that is too long")
+    return storable(key, name)
 
 
 def _amount(amount: object, name: str) -> int:

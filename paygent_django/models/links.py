@@ -5,12 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth import get_user_model
+from django.core.exceptions import ImproperlyConfigured
 from django.db.models.signals import post_delete
 
 
 def connect() -> None:
     """Have deleted users of the project unlinked; their usage stays."""
-    post_delete.connect(_unlink, sender=get_user_model(), dispatch_uid="paygent_django.unlink")
+    try:
+        users = get_user_model()
+    except ImproperlyConfigured:  # a project without users of its own: tokens of another service, say
+        return
+    post_delete.connect(_unlink, sender=users, dispatch_uid="paygent_django.unlink")
 
 
 def _unlink(instance: Any, **_: Any) -> None:

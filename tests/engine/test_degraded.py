@@ -1,5 +1,6 @@
 """The ledger is away: calls go on within a bound, nothing is lost, and all is posted when it returns."""
 
+import contextlib
 import os
 import signal
 import sqlite3
@@ -210,7 +211,8 @@ def test_changes_made_meanwhile_arrive_later(init, path, lock):
         pg.assign_plan("ada", "pro")
         pg.configure_plan("pro", plan(3))
     settle(pg)
-    assert sorted(SqliteLedger(path).plans()) == ["default", "pro"]
+    with contextlib.closing(SqliteLedger(path)) as ledger:
+        assert sorted(ledger.plans()) == ["default", "pro"]
     assert calls_until_refused(pg) == 2
 
 

@@ -101,6 +101,15 @@ def test_the_names_that_users_choose_do_not_pile_up():
     assert len(sizes) <= USERS_MODELS_MAX
 
 
+@given(st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 10**6)), max_size=50))
+def test_no_call_makes_text_look_larger_than_it_is(calls):
+    """Whatever else was in the input of some calls, a byte of text is never taken for more than a token."""
+    habits = Habits()
+    for input_bytes, input_tokens in calls:
+        habits.learn_input(input_bytes, input_tokens)
+    assert 0.05 <= habits.tokens_per_byte <= 1
+
+
 def test_text_becomes_tokens_as_finished_calls_show():
     """The share of tokens per byte moves towards what providers report."""
     habits = Habits()

@@ -114,3 +114,23 @@ def test_names_of_models_that_spend_nothing_are_not_kept(pg):
             call.fail(ValueError("the provider knows no such model"))
     pg.refresh_user("u")
     assert len(pg._meter.wallets["u"].purses) < 10
+
+
+def test_a_ledger_that_hangs_after_its_first_answer_refuses_nobody():
+    """Who has spent nothing is not told that others are in the way when the ledger goes away."""
+    pg = Paygent.init(ledger="memory://", auto_instrument=False, busy_timeout=0.6)
+    pg.configure_plan("default", PlanConfig(max_spend_per_period=10.0, cost_rates=RATES))
+    lease, released, answered = pg._meter.ledger.lease, threading.Event(), []
+
+    def hanging(requests):
+        if answered:
+            released.wait(20)
+        answered.append(lease(requests))
+        return answered[-1]
+
+    pg._meter.ledger.lease = hanging
+    try:
+        assert attempt(pg) == "DONE"
+    finally:
+        released.set()
+        pg.shutdown()

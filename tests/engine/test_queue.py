@@ -138,3 +138,15 @@ def test_a_busy_refusal_says_so(pg):
     message = refused.value.guard_result.message
     assert message.startswith("Busy: other calls in flight")
     assert "$0.00" not in message
+
+
+def test_an_absurd_size_does_not_keep_the_ledger_busy(init):
+    """A call that asks for more tokens than there are is judged in a few steps, and never spins."""
+    pg = init(ledger="memory://", busy_timeout=0.05)
+    pg.configure_plan("default", plan(10, pre_call_estimate=False))
+    heard = []
+    lease = pg._meter.ledger.lease
+    pg._meter.ledger.lease = lambda requests: heard.append(requests) or lease(requests)
+    with pg._meter.call(Payer("ada"), "openai", "chat", "m", 0, 2**55) as bracket:
+        bracket.finish(Usage(10))
+    assert len(heard) < 20

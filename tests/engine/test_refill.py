@@ -21,7 +21,7 @@ def operations(monkeypatch):
 
 
 def by_hand(pg):
-    """Drive the ledger thread's work by hand, so that its steps are where the test puts them."""
+    """Drive the ledger thread's work by hand before it starts: its steps are where the test puts them."""
     pg._meter.exporter.threaded = False
     return pg._meter.exporter.run_step
 
@@ -29,8 +29,8 @@ def by_hand(pg):
 def test_a_wallet_is_refilled_before_it_runs_dry(init, operations):
     """Far from its limit only the first call waits for the ledger; more comes in the background."""
     pg = init(ledger="memory://")
-    pg.configure_plan("default", plan(10_000))
     step = by_hand(pg)
+    pg.configure_plan("default", plan(10_000))
     for _ in range(1000):
         call(pg)
         step()
@@ -41,8 +41,8 @@ def test_a_wallet_is_refilled_before_it_runs_dry(init, operations):
 def test_a_wish_goes_to_the_ledger_once(init, operations):
     """However many calls find the wallet low, the ledger is asked for more once."""
     pg = init(ledger="memory://")
-    pg.configure_plan("default", plan(10_000))
     step = by_hand(pg)
+    pg.configure_plan("default", plan(10_000))
     for _ in range(60):
         call(pg)
     step()
@@ -52,8 +52,8 @@ def test_a_wish_goes_to_the_ledger_once(init, operations):
 def test_near_its_limit_nothing_is_refilled(init, operations):
     """Where a slice covers a few calls only, it is left to others until a call needs it."""
     pg = init(ledger="memory://")
-    pg.configure_plan("default", plan(20))
     step = by_hand(pg)
+    pg.configure_plan("default", plan(20))
     for _ in range(20):
         call(pg)
         step()
@@ -75,8 +75,8 @@ def test_a_refill_is_the_whole_of_what_is_idle():
 def test_own_sessions_are_refilled_too(init, operations):
     """A wish names the session of the call that made it, and its limit is refilled like any other."""
     pg = init(ledger="memory://")
-    pg.configure_plan("default", plan(1e9, max_spend_per_session=100.0))
     step = by_hand(pg)
+    pg.configure_plan("default", plan(1e9, max_spend_per_session=100.0))
     for _ in range(200):
         pg.wrap(lambda: ANSWER, user_id="ada", session_id="mine", model="m", estimated_max_tokens=9)
         step()

@@ -121,7 +121,7 @@ class RecordingMeter:
         self.calls.append(call)
         return call
 
-    def later(self, call: RecordedCall, partial: Usage | None, output_bytes: int) -> None:
+    def later(self, call: RecordedCall, partial: Usage | None, output_bytes: int, *_named: object) -> None:
         """Settle from a finalizer."""
         call.finish_estimated(partial, output_bytes)
 

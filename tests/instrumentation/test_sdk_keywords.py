@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import uuid
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from sdk_fakes import MESSAGES, Wire, chat, chat_events, message, message_events
 from sdk_recording import RecordingMeter
 
 from paygent.context import Payer, as_payer, paygent_context
-from paygent.instrumentation import seam
+from paygent.instrumentation import keywords, seam
+from paygent.instrumentation.carrier import HEADER
 
 CHAT: dict[str, Any] = {"model": "m", "messages": MESSAGES}
 MESSAGE: dict[str, Any] = {"model": "m", "max_tokens": 9, "messages": MESSAGES}
@@ -196,6 +198,29 @@ def test_keywords_are_refused_again_afterwards(meter: RecordingMeter) -> None:
     seam.uninstrument()
     with pytest.raises(TypeError):
         Wire(lambda _: chat()).openai().chat.completions.create(**CHAT, **KEYWORDS)
+
+
+def test_stand_ins_of_optional_packages_are_not_loaded(meter: RecordingMeter) -> None:
+    """A module that holds a stand-in for a package that is not installed gets its keywords all the same."""
+
+    class StandIn:
+        @property  # type: ignore[misc]  # as openai._utils.LazyProxy does
+        def __class__(self) -> type:
+            raise ImportError("numpy is not installed")
+
+    class SyncAPIResource:
+        pass
+
+    class Embeddings(SyncAPIResource):
+        __module__ = "sdk.embeddings"
+
+        def create(self, *, extra_headers: Any = None) -> Any:
+            return extra_headers
+
+    module = ModuleType("sdk.embeddings")
+    vars(module).update(np=StandIn(), Embeddings=Embeddings)
+    keywords.patch_module(module)
+    assert HEADER in Embeddings().create(paygent_user_id="bob")  # type: ignore[call-arg]
 
 
 def test_missing_arguments_are_still_told(meter: RecordingMeter) -> None:

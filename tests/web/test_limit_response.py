@@ -307,25 +307,17 @@ LIMIT = refused()
     [
         LIMIT,
         chained(RuntimeError("response already started"), __cause__=LIMIT),
-        chained(KeyError("x"), __context__=LIMIT),
         Group(ValueError("x"), LIMIT),
         chained(RuntimeError("outer"), __cause__=Group(Group(LIMIT))),
     ],
 )
 def test_a_wrapped_refusal_is_found(error):
-    """A refusal is found in causes, contexts and groups, nested at will."""
+    """A refusal is found in causes and groups, nested at will."""
     assert find_refusal(error) is LIMIT
-
-
-def test_a_suppressed_context_is_not_searched():
-    """``raise … from None`` says that the refusal was dealt with."""
-    error = chained(ValueError("x"), __context__=LIMIT)
-    error.__suppress_context__ = True
-    assert find_refusal(error) is None
 
 
 def test_a_circle_of_errors_ends():
     """Errors that lead back to themselves are searched once."""
     first, second = ValueError("1"), ValueError("2")
-    first.__context__, second.__cause__ = second, first
+    first.__cause__, second.__cause__ = second, first
     assert find_refusal(first) is None

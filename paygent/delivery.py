@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from paygent.core.events import Event
@@ -34,12 +34,6 @@ class Delivery:
         self._recovered = False
         self._rejected_ids: set[str] = set()
         self._faults_said: set[str] = set()
-
-    def settle(self, events: Iterable[Event]) -> None:
-        """Post events of this process that belong to no wallet."""
-        for batch in batches(events):
-            self.post(batch)
-            self.settled(batch)
 
     def settled(self, events: Sequence[Event]) -> None:
         """Note that the ledger has *events*."""

@@ -10,7 +10,6 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, Protocol, TypeVar
 
-from paygent.core.events import Event
 from paygent.delivery import Delivery
 from paygent.journal import EVENTS_PER_BATCH, Journal
 from paygent.ledger import LeaseReply, LeaseRequest, Ledger, LedgerError
@@ -343,10 +342,6 @@ class Exporter:
         self._delivery.say_fault("talking to the ledger about one user", error)
         member.failed()
         self._desk.faulted(member, error)
-
-    def settle(self, events: Iterable[Event]) -> None:
-        """Post events that belong to no wallet."""
-        self._delivery.settle(events)
 
     # -- faults ---------------------------------------------------------------------------------------
 

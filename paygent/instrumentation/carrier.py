@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from paygent.context import Payer, checked_session_id, checked_user_id, current_payer
-from paygent.instrumentation._report import log
+from paygent.instrumentation._report import report
 
 HEADER = "x-paygent-keywords"
 # Of this process, and never sent: a header that somebody else made (an app may forward such) has it not.
@@ -95,7 +95,7 @@ def unpack(value: object) -> Keywords | None:
 
     mark, _, said = str(value).partition(" ")
     if not hmac.compare_digest(mark.encode("utf-8", "replace"), _MARK.encode()):
-        log.warning("a request came with a header %s that this process did not make: it is left out", HEADER)
+        report("take a header from elsewhere", ValueError(HEADER))
         return None
     user_id, session_id, metadata, given = json.loads(said)
     return Keywords(user_id, session_id, metadata, tuple(given))

@@ -13,15 +13,17 @@ import zlib
 from contextlib import suppress
 from typing import Any
 
-from paygent.core.usage import Usage
+from paygent.core.usage import Usage, is_empty
 from paygent.instrumentation._fields import Loose, text
 from paygent.instrumentation._report import report
 from paygent.instrumentation.operations import Operation
 from paygent.instrumentation.ports import CallPort
 from paygent.instrumentation.readers import Reader
+from paygent.instrumentation.requests import said_bytes
 from paygent.instrumentation.streams import Tally, response_of, take_over, tap_response
 
 # Of a longer body, the head and the tail are kept: a usage block is near one end or the other.
+_DECODED_MAX = 1 << 25  # what is larger is no usage block
 _KEPT_HEAD = 256 * 1024
 _KEPT_TAIL = 768 * 1024
 # Bytes of a server-sent event per byte of the text it brings, at the least.
@@ -57,7 +59,7 @@ class Body:
             return kept
         if encoding in ("gzip", "deflate"):
             with suppress(zlib.error):
-                return zlib.decompressobj(47).decompress(kept)
+                return zlib.decompressobj(47).decompress(kept, _DECODED_MAX)
         return b""
 
 
@@ -158,10 +160,15 @@ def settle_content(call: CallPort, operation: Operation, content: bytes, units: 
     usage = operation.usage(answer)
     if usage is None and operation.name in ("speech", "video", "images"):
         usage = units  # of a transcription, it is only what its bytes suggest
-    if usage is None:
+    if not isinstance(answer, dict):
+        answer = {}
+    model, output_bytes = text(answer.get("model")), said_bytes(answer)
+    if usage is not None and (usage.input_tokens or not is_empty(usage)):
+        call.finish(usage, model, operation.tools(answer))
+    elif output_bytes:
+        call.finish_estimated(units, output_bytes, model, operation.tools(answer))
+    else:
         return False
-    model = text(answer.get("model")) if isinstance(answer, dict) else None
-    call.finish(usage, model, operation.tools(answer))
     return True
 
 

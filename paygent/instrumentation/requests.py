@@ -121,6 +121,11 @@ def text_bytes(value: Any) -> int:
     return _object_bytes(fields(value))
 
 
+def said_bytes(answer: Mapping[str, Any]) -> int:
+    """Return about how many bytes of text an answer holds: of any of the APIs, one that reports no usage."""
+    return text_bytes(answer.get("choices") or answer.get("output") or answer.get("content"))
+
+
 def _object_bytes(parts: Mapping[str, Any]) -> int:
     kind = parts.get("type")
     if kind is not None and kind.__class__ is str:

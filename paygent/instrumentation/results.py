@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from paygent.core.usage import Usage
+from paygent.core.usage import Usage, is_empty
 from paygent.instrumentation._fields import fields, text
 from paygent.instrumentation.operations import Operation
 from paygent.instrumentation.ports import CallPort
 from paygent.instrumentation.raw import content_of, settle_content, settle_events, take_raw
+from paygent.instrumentation.requests import said_bytes
 from paygent.instrumentation.streams import Tally, response_of, take_over
 
 Shape = Literal["model", "stream", "raw", "decoder", "binary", "response"]
@@ -73,10 +74,10 @@ def settle(
     if shape == "model":
         answer = fields(result)  # once, for all three readings
         usage = operation.usage(answer)
-        if usage is not None:
+        if usage is not None and (usage.input_tokens or not is_empty(usage)):
             call.finish(usage, text(answer.get("model")), operation.tools(answer))
         else:
-            _settle_by_units(call, operation, units, text(answer.get("model")))
+            _settle_by_units(call, operation, units, text(answer.get("model")), said_bytes(answer))
     elif shape == "stream":
         if take_over(result, Tally(call, operation.reader(), units, hide=hide)):
             call.defer()
@@ -98,11 +99,13 @@ def _knowing(operation: Operation, units: Usage) -> Operation:
     return replace(operation, usage=usage)
 
 
-def _settle_by_units(call: CallPort, operation: Operation, units: Usage | None, model: str | None) -> None:
+def _settle_by_units(
+    call: CallPort, operation: Operation, units: Usage | None, model: str | None, output_bytes: int = 0
+) -> None:
     if units is not None and operation.name in ("speech", "video", "images"):
         call.finish(units, model)
     else:
-        call.finish_estimated(units, 0, model)
+        call.finish_estimated(units, output_bytes, model)
 
 
 def _settle_unparsed(call: CallPort, operation: Operation, result: Any, units: Usage | None) -> None:

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from paygent.core.bounds import EVENT_COST_USD_MAX, EVENT_TOKENS_MAX
 from paygent.core.events import Event
 from paygent.core.models import BillingPeriod, PlanConfig
 from paygent.core.pricing import usd_to_nusd
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("paygent")
 
 T = TypeVar("T")
-COST_MAX_USD = (
-    100_000_000  # what one manual event may cost: far beyond any, and sums still fit a ledger's integers
-)
-TOKENS_MAX = 10**12
 KEYS_MAX = 10_000
 
 
@@ -279,7 +276,7 @@ def checked_amounts(cost: object, model: object, input_tokens: object, output_to
 def _is_cost(cost: object) -> bool:
     if isinstance(cost, bool) or not isinstance(cost, (int, float)):
         return False
-    return math.isfinite(cost) and 0 <= cost <= COST_MAX_USD
+    return math.isfinite(cost) and 0 <= cost <= EVENT_COST_USD_MAX
 
 
 def checked_tokens(name: str, tokens: object) -> None:
@@ -289,7 +286,7 @@ def checked_tokens(name: str, tokens: object) -> None:
     Raises:
         ValueError: Negative, absurdly large, or not an integer.
     """
-    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= TOKENS_MAX:
+    if isinstance(tokens, bool) or not isinstance(tokens, int) or not 0 <= tokens <= EVENT_TOKENS_MAX:
         raise ValueError(f"{name} must be a whole number, zero or more, not {tokens!r}")
 
 

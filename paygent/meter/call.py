@@ -242,13 +242,13 @@ class Call:
         self._take(purses, wallet, boot_s)
         return State.HELD
 
-    def attempt_alone(self, wallet: Wallet, purses: tuple[Any, ...] | None, boot_s: float) -> Outcome:
+    def attempt_alone(self, wallet: Wallet, boot_s: float) -> Outcome:
         """Judge by what is known here, against the whole limit: the ledger is away or was overridden."""
         tariff = wallet.tariff
         assert tariff is not None
         if tariff is not self.tariff and (blocked := size(self, tariff)) is not None:
             return blocked
-        purses = purses or self._purses(wallet, boot_s)
+        purses = self._purses(wallet, boot_s)
         assert purses is not None
         balances = {p.scope: Balance(p.hard, p.used, p.held) for p in purses[:3] if p is not None}
         outcome = reserve(balances, self.need_by_scope(), exact=tariff.plan.exact, slice_calls=0)

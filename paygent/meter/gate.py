@@ -177,7 +177,7 @@ class Gate:
             return ask
         if not self._withdraw(ask):
             return self._resume(ask)
-        is_away = is_stalled or not is_busy
+        is_away = is_stalled or wallet.answered_s < ask.since_s
         if is_away:
             self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
         with wallet.lock:
@@ -242,7 +242,7 @@ class Gate:
             return State.PASSES
         if wallet.session_of(call.session_id, boot_s) is None or wallet.ready_until_s <= boot_s:
             self._windows_alone(wallet, call.session_id, boot_s)
-        return call.attempt_alone(wallet, None, boot_s)
+        return call.attempt_alone(wallet, boot_s)
 
     def open_alone(self, wallet: Wallet, boot_s: float) -> None:
         """A user never seen, and no ledger: what was last known of him, else the plans of this process."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from paygent import catalogue
 from paygent.clock import boot_clock
 from paygent.context import Payer, checked_user_id, current_payer
+from paygent.core.bounds import MODEL_LENGTH_MAX
 from paygent.core.errors import PaygentLimitExceeded, Refusal
 from paygent.core.models import GuardResult, PlanConfig
 from paygent.core.plan import compile_plan
@@ -184,8 +185,8 @@ class Meter:
         """Make the bracket for one call of *payer*."""
         if self.options.model_aliases and model is not None:
             model = self.options.model_aliases.get(model, model)
-        if model is not None and not model.isascii():
-            model = settlement.storable(model)
+        if model is not None and (len(model) > MODEL_LENGTH_MAX or not model.isascii()):
+            model = settlement.short_name(model)
         return Call(self, payer, provider, operation, model, input_bytes, max_output_tokens, units)
 
     def settle(

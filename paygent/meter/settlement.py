@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paygent.context import Payer
+from paygent.core.bounds import CALL_TOKENS_MAX, MODEL_LENGTH_MAX
 from paygent.core.events import Event, to_model
 from paygent.core.pricing import UnpricedTokensError, cost_nusd, tool_cost_nusd
 from paygent.core.usage import Usage
@@ -17,7 +18,7 @@ from paygent.meter.audit import fire
 from paygent.meter.call import Call, State
 from paygent.meter.ids import id_for_key
 from paygent.meter.live import refresh
-from paygent.meter.sizing import TOKENS_MAX, learn
+from paygent.meter.sizing import learn
 
 if TYPE_CHECKING:
     from paygent.meter.jobs import JobLine
@@ -33,6 +34,11 @@ def wall_us() -> int:
 def storable(text: str) -> str:
     """*text* as every ledger can store it: what has no encoding (a lone surrogate) is replaced."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def short_name(name: str) -> str:
+    """The name of a model or a tool, as it is kept: users and answers may make up any."""
+    return storable(name[:MODEL_LENGTH_MAX])
 
 
 def claim(meter: Meter, call: Call) -> bool:
@@ -62,8 +68,10 @@ def settle(
     """Price a finished call, journal it and post it; returns None for one that is settled already."""
     if not claim(meter, call):
         return None
-    if response_model is not None and not response_model.isascii():
-        response_model = storable(response_model)
+    if response_model is not None and (
+        len(response_model) > MODEL_LENGTH_MAX or not response_model.isascii()
+    ):
+        response_model = short_name(response_model)
     try:
         bill = _bill(meter, call, usage, response_model, tools, estimated)
     except Exception:  # noqa: BLE001  # a fault of ours must neither lose the call nor keep its hold
@@ -72,7 +80,7 @@ def settle(
     if cost is not None:
         bill = bill._replace(tokens_nusd=cost, rate_source="caller")
     try:
-        event = _event(call, bill, response_model, tuple(map(storable, tools)), event_id or meter.new_id())
+        event = _event(call, bill, response_model, tuple(map(short_name, tools)), event_id or meter.new_id())
         if description is not None or cost is not None:
             event = event._replace(
                 description=description and storable(description), cost_explicit=int(cost is not None)
@@ -108,7 +116,7 @@ def _bill(
     if call.source == "auto" and (
         usage.input_tokens < 0
         or usage.output_tokens < 0
-        or usage.input_tokens + usage.output_tokens > TOKENS_MAX
+        or usage.input_tokens + usage.output_tokens > CALL_TOKENS_MAX
     ):
         meter.warn_once(
             f"absurd {call.model}", f"{call.model!r} reported impossible usage; the reservation is posted"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from paygent.core.bounds import CALL_TOKENS_MAX
 from paygent.core.pricing import UnpricedTokensError, cost_nusd
 from paygent.core.usage import Usage
 from paygent.meter.habits import sizes_of
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from paygent.meter.call import Call
     from paygent.meter.tariff import Tariff
 
-TOKENS_MAX = 100_000_000  # of one call: far beyond any model
 _NO_UNITS = Usage()
 _AUSD_PER_NUSD_MILLI = 10**12
 _UNCAPPED_USD = 1e18
@@ -82,7 +82,7 @@ def _output_estimate(call: Call, config: PlanConfig) -> int:
     """The call's own cap; else what the user's, or the model's, answers teach; else the plan's buffer."""
     cap = call.max_output_tokens
     if cap is not None and cap >= 0:
-        return min(cap, TOKENS_MAX)
+        return min(cap, CALL_TOKENS_MAX)
     sizes = call.wallet.sizes
     own = sizes.get(call.terms.model) if sizes is not None else None
     learned = own.estimate if own is not None else None

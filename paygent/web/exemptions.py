@@ -13,6 +13,7 @@ from paygent.web.options import Exempt
 log = logging.getLogger("paygent")
 
 PATHS_MAX = 4096
+PATH_LENGTH_MAX = 256
 
 
 class Place(NamedTuple):
@@ -59,7 +60,8 @@ class Exemptions:
         )
         if len(self._known) >= PATHS_MAX:
             self._known.clear()
-        self._known[place] = known
+        if len(place.path) <= PATH_LENGTH_MAX:  # users choose them
+            self._known[place] = known
         return known
 
     @staticmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from paygent.core.errors import Refusal
 
@@ -31,8 +31,9 @@ def checked_url(url: str) -> str:
     Raises:
         ValueError: Another scheme or origin, or characters that browsers read otherwise than they look.
     """
+    has_host = url.startswith("https://") and bool(urlsplit(url).netloc)
     is_own = url.startswith("/") and not url.startswith("//")
-    if not (is_own or url.startswith("https://")) or "\\" in url or any(c <= " " or c == "\x7f" for c in url):
+    if not (is_own or has_host) or "\\" in url or any(c <= " " or c == "\x7f" for c in url):
         raise ValueError(f"upgrade_url={url!r}: must begin with https:// or be a path of this app")
     return url
 

@@ -14,15 +14,14 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
+from paygent.core.bounds import EVENT_COST_USD_MAX, EVENT_TOKENS_MAX
 from paygent.core.events import Event
 from paygent.core.plan import NUSD_PER_USD
 from paygent.core.pricing import usd_to_nusd
 from paygent.core.windows import from_us, to_us
 from paygent.ledger import GateRow
 
-COST_MAX_NUSD = 10**15  # a million dollars: far beyond any call, and thousands of them fit a machine word
-_COST_MAX_USD = COST_MAX_NUSD // NUSD_PER_USD
-TOKENS_MAX = 10**12
+COST_MAX_NUSD = EVENT_COST_USD_MAX * NUSD_PER_USD
 CORRECTION = "correction"
 _NUMBER_MAX = 1e18
 TEXT_LENGTH_MAX = 10_000
@@ -85,7 +84,7 @@ def event_from_json(said: object) -> Event:
     """
     if not isinstance(said, dict):
         raise WireError("", "must be an object")
-    lowest = -TOKENS_MAX if said.get("source") == CORRECTION else 0
+    lowest = -EVENT_TOKENS_MAX if said.get("source") == CORRECTION else 0
     given, written, cache_read, cache_write, reasoning = [
         _count(said, name, lowest) for name in _TOKEN_FIELDS
     ]
@@ -141,8 +140,8 @@ def _nusd(
     amount = said.get(usd)
     if amount is None:
         return None
-    if type(amount) not in (int, float) or not 0 <= amount <= _COST_MAX_USD:  # nor NaN, nor infinity
-        raise WireError(usd, f"must be a number of US dollars from 0 to {_COST_MAX_USD}")
+    if type(amount) not in (int, float) or not 0 <= amount <= EVENT_COST_USD_MAX:  # nor NaN, nor infinity
+        raise WireError(usd, f"must be a number of US dollars from 0 to {EVENT_COST_USD_MAX}")
     return usd_to_nusd(amount)
 
 
@@ -342,8 +341,8 @@ def _count(said: Mapping[str, Any], name: str, lowest: int = 0) -> int:
     value = said.get(name)
     if value is None:
         return 0
-    if type(value) is not int or not lowest <= value <= TOKENS_MAX:
-        raise WireError(name, f"must be a whole number from 0 to {TOKENS_MAX}")
+    if type(value) is not int or not lowest <= value <= EVENT_TOKENS_MAX:
+        raise WireError(name, f"must be a whole number from 0 to {EVENT_TOKENS_MAX}")
     return value
 
 

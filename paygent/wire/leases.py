@@ -14,8 +14,8 @@ from paygent.wire.events import (
     WireError,
     each,
     event_as_json,
-    posted_event_from_json,
     flag,
+    posted_event_from_json,
     required_text,
     storable,
 )
@@ -133,6 +133,8 @@ def reply_from_json(said: Any, known_config: str | None = None) -> LeaseReply:
 
 def _reply(said: Mapping[str, Any], known_config: str | None) -> LeaseReply:
     config = json.dumps(said["plan_config"]) if said["plan_config"] is not None else known_config
+    if said["has_plan"] and config is None:  # unknown must never be unlimited
+        raise ValueError("a plan without its limits")
     if not said["has_plan"]:
         config = None
     elif config is None:  # unknown must never become unlimited

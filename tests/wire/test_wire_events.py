@@ -14,6 +14,7 @@ from paygent.wire.events import (
     event_from_json,
     gate_as_json,
     gate_from_json,
+    posted_event_from_json,
 )
 
 ID = "5b0e9f0e-6f0a-4c67-9d2a-0d5b8a6f2c11"
@@ -41,11 +42,13 @@ FIELD = {
 names = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 optional = st.none() | names
 amounts = st.integers(0, 10**12)
+periods = st.just("") | st.integers(-(10**16), 10**16).map("p{}".format)
+sessions = st.just("") | st.builds("s{}:{}".format, st.integers(0, 10**16), names.filter(bool))
 events = st.builds(
     Event,
     id=st.uuids().map(str), user_id=names.filter(bool), timestamp_us=st.integers(0, 4 * 10**15),
-    period=names, session=names, session_id=optional, provider=optional, operation=optional, model=optional,
-    request_model=optional, response_model=optional, input_tokens=amounts, output_tokens=amounts,
+    period=periods, session=sessions, session_id=optional, provider=optional, operation=optional,
+    model=optional, request_model=optional, response_model=optional, input_tokens=amounts, output_tokens=amounts,
     cache_read_input_tokens=amounts, cache_write_input_tokens=amounts,
     reasoning_output_tokens=amounts, cost_tokens_nusd=amounts, cost_tools_nusd=amounts,
     tool_calls=st.lists(names, max_size=3).map(tuple),
@@ -170,3 +173,53 @@ def test_a_decision_that_cannot_be_right_is_refused_by_name(field, value):
     with pytest.raises(WireError) as refused:
         gate_from_json({**said, field: value})
     assert refused.value.field == field
+
+
+def test_a_correction_is_read_back_and_never_posted():
+    """A backend's own correction has amounts below zero; from a client it is refused by its source."""
+    event = event_from_json(FIELD)
+    taken_back = event._replace(
+        source="correction",
+        input_tokens=-20,
+        output_tokens=-8,
+        cost_tokens_nusd=-8_000,
+        cost_tools_nusd=-20_000_000,
+    )
+    said = event_as_json(taken_back)
+    assert event_from_json(said) == taken_back._replace(tool_calls=("search",))
+    with pytest.raises(WireError) as refused:
+        posted_event_from_json(said)
+    assert refused.value.field == "source"
+
+
+@pytest.mark.parametrize("source", ["refund", "AUTO", 7])
+def test_a_client_meters_by_itself_or_by_hand(source):
+    """Any other source is refused where events are posted."""
+    with pytest.raises(WireError):
+        posted_event_from_json(changed(source=source))
+
+
+@pytest.mark.parametrize(
+    "field, value",
+    [
+        ("timestamp", "0001-01-01T00:00:00Z"),
+        ("timestamp", "9999-12-31T23:59:59Z"),
+        ("timestamp", "2200-01-01T00:00:00Z"),
+        ("period", "next"),
+        ("period", "p" + "9" * 18),
+        ("session", "mine"),
+        ("session", "s1:"),
+    ],
+)
+def test_windows_and_moments_are_such(field, value):
+    """A moment that no call has, and a window that nobody could have named so, are refused by name."""
+    with pytest.raises(WireError) as refused:
+        event_from_json(changed(**{field: value}))
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize("fraction", ["1", "12", "123", "1234", "123456", "123456789"])
+def test_a_fraction_of_a_second_has_any_number_of_digits(fraction):
+    """Other clients' clocks write milliseconds or nanoseconds; what is beyond microseconds is cut off."""
+    moment = event_from_json(changed(timestamp=f"2026-04-03T10:20:30.{fraction}Z")).timestamp_us
+    assert moment == 1_775_211_630_000_000 + int(f"{fraction:0<6.6}")

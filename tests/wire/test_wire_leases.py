@@ -102,3 +102,11 @@ def test_garbage_is_no_answer(said):
     """An answer that is none is found out, and never taken for a grant."""
     with pytest.raises(WireError):
         reply_from_json(said)
+
+
+def test_a_plan_is_never_taken_for_none():
+    """An answer that has a plan and leaves out its limits is no answer: unknown is not unlimited."""
+    reply = LeaseReply(Account("ada"), PlanRow("pro", "v1", CONFIG), Window("p", 0, 1), None, {})
+    said = reply_as_json(reply, "v1")
+    with pytest.raises(WireError):
+        reply_from_json(journey(said))

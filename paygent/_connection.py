@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from paygent import _settings
 from paygent.core.errors import PaygentAuthInvalid, PaygentBackendUnreachable
 from paygent.ledger import Ledger, LedgerError
 from paygent.ledgers import open_ledger
 from paygent.ledgers._urls import store_digest
+
+if TYPE_CHECKING:
+    from paygent.ledgers._backend_link import Link
 
 CHECK_TIMEOUT_S = 1.0  # to connect, and again to answer: init() waits two seconds at most
 
@@ -56,7 +62,7 @@ def open_store(
     store = BackendLedger(address, key, _settings.local_file(db_path))
     reachable = True
     try:
-        store.link.ping(CHECK_TIMEOUT_S)
+        _check(store.link)
     except LedgerError as error:
         if strict:
             store.close()
@@ -64,6 +70,32 @@ def open_store(
         warnings.warn(_warning(address, error), stacklevel=3)
         reachable = False
     return Store(store, f"backend://{store.project}", key, address, reachable)
+
+
+def _check(link: Link) -> None:
+    """
+    Ask once whether the backend is there.
+
+    On a thread: a resolver that hangs, or a server that answers letter by letter, keeps to no timeout.
+
+    Raises:
+        LedgerError: It is not there, or not within two seconds.
+    """
+    checked: Future[None] = Future()
+
+    def ask() -> None:
+        try:
+            link.ping(CHECK_TIMEOUT_S)
+        except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits
+            checked.set_exception(error)
+        else:
+            checked.set_result(None)
+
+    threading.Thread(target=ask, name="paygent-check", daemon=True).start()
+    try:
+        checked.result(2 * CHECK_TIMEOUT_S)
+    except FutureTimeoutError:
+        raise LedgerError("it did not answer in time") from None
 
 
 def _warning(base_url: str, error: LedgerError) -> PaygentAuthInvalid | PaygentBackendUnreachable:

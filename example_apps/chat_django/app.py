@@ -1,26 +1,25 @@
-"""A chat page on plans: a Django project in one file, with async views."""
+"""A chat page on plans: every answer is metered for its user, and refused once his plan is spent."""
 
 import json
 import logging
+import mimetypes
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import django
 from anthropic import AsyncAnthropic
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.management import call_command
 from django.dispatch import receiver
-from django.http import FileResponse, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
-from django.urls import path
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
+from django.urls import include, path
 from django.views.decorators.http import require_POST
-from django.views.static import serve
 from openai import AsyncOpenAI
 
 HERE = Path(__file__).resolve().parent
-STATIC = HERE.parent / "chat_starlette" / "static"  # the same page
+STATIC = HERE.parent / "chat_starlette" / "static"  # the page that all the examples share
 USERS = {"ada": "free", "ben": "free", "cleo": "pro"}  # who signs up for which plan
 PRO = {"name": "pro", "label": "Pro", "price": "9.00"}
 MODELS = {
@@ -32,7 +31,7 @@ ANSWER_TOKENS_MAX = 1024
 
 log = logging.getLogger("chat")
 database = os.environ.get("CHAT_DATABASE", HERE / "chat.sqlite3")
-upgrade_url = "/?upgrade-from={plan}"
+upgrade_url = "/upgrade?from={plan}"
 settings.configure(
     SECRET_KEY=os.environ.get("SECRET_KEY", "a demo signs with this"),
     ALLOWED_HOSTS=["127.0.0.1", "localhost"],
@@ -75,28 +74,26 @@ async def from_anthropic(client: AsyncAnthropic, model: str, messages: list) -> 
             yield text
 
 
-async def answer(user: User, client: object, model: str, messages: list) -> AsyncIterator[bytes]:
+async def answer(client: object, model: str, messages: list) -> AsyncIterator[bytes]:
     speak = from_openai if isinstance(client, AsyncOpenAI) else from_anthropic
     async for text in speak(client, model, messages):
         yield event("text", {"text": text})
-    yield event("account", await sync_to_async(account)(user))
+    yield event("done", {})
 
 
 def event(name: str, data: dict) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def account(user: User) -> dict:
-    pg, user_id = conf.paygent(), str(user.pk)
-    state, gate = pg.get_user_state(user_id), pg.check_guard(user_id).status
-    used, limit = state.current_usage.period_cost, state.plan_config.max_spend_per_period
-    shown = {"user": user.username, "plan": state.plan, "used": used, "limit": limit, "gate": gate}
-    return {**shown, "models": [row.model_dump() for row in pg.get_model_usage(user_id)]}
+def page(request: HttpRequest) -> HttpResponse:
+    return static(request, "upgrade.html" if request.path == "/upgrade" else "index.html")
 
 
-def page(_request: HttpRequest) -> FileResponse:
+def static(_request: HttpRequest, name: str) -> HttpResponse:
+    if STATIC / name not in STATIC.iterdir():
+        raise Http404
     headers = {"Content-Security-Policy": "default-src 'self'"}
-    return FileResponse((STATIC / "index.html").open("rb"), headers=headers)
+    return HttpResponse((STATIC / name).read_bytes(), mimetypes.guess_type(name)[0], headers=headers)
 
 
 @require_POST
@@ -115,9 +112,11 @@ def logout(request: HttpRequest) -> HttpResponse:
 
 
 def me(request: HttpRequest) -> JsonResponse:
-    if not request.user.is_authenticated:
+    user = request.user
+    if not user.is_authenticated:
         return JsonResponse({"user": None})
-    return JsonResponse({**account(request.user), "choices": list(CLIENTS)})
+    models = [row.model_dump() for row in conf.paygent().get_model_usage(str(user.pk))]
+    return JsonResponse({"user": user.username, "choices": list(CLIENTS), "models": models})
 
 
 @require_POST
@@ -125,7 +124,7 @@ def upgrade(request: HttpRequest) -> HttpResponse:
     if not request.user.is_authenticated:
         return HttpResponse(status=401)
     conf.paygent().assign_plan(str(request.user.pk), PRO["name"])  # a real app takes the money first
-    return me(request)
+    return JsonResponse({"plan": PRO["name"]})
 
 
 @require_POST
@@ -136,13 +135,14 @@ async def chat(request: HttpRequest) -> HttpResponse:
     client = CLIENTS.get(asked.get("model"))
     if client is None or not asked.get("messages"):
         return JsonResponse({"detail": "Send a model on offer and messages."}, status=422)
-    parts = answer(user, client, asked["model"], asked["messages"])
+    parts = answer(client, asked["model"], asked["messages"])
     return StreamingHttpResponse(parts, "text/event-stream", headers={"Cache-Control": "no-store"})
 
 
 call_command("migrate", verbosity=0)
 for user_name, plan in USERS.items():
     conf.paygent().assign_plan(str(User.objects.get_or_create(username=user_name)[0].pk), plan)
-urlpatterns = [path("", page), path("static/<path:path>", serve, {"document_root": STATIC})]
+urlpatterns = [path("", page), path("upgrade", page), path("static/<str:name>", static)]
 urlpatterns += [path(f"api/{view.__name__}", view) for view in (me, login, logout, upgrade, chat)]
+urlpatterns += [path("paygent/", include("paygent_django.urls"))]  # paygent/me: what the meter shows
 app = get_asgi_application()

@@ -1,6 +1,5 @@
 """A chat page on plans: every answer is metered for its user, and refused once his plan is spent."""
 
-import contextlib
 import json
 import logging
 import os
@@ -17,17 +16,18 @@ from paygent import UsageEvent
 from paygent_flask import Offer, Paygent
 
 HERE = Path(__file__).resolve().parent
+STATIC = HERE.parent / "chat_starlette" / "static"  # the page that all the examples share
 USERS = {"ada": "free", "ben": "free", "cleo": "pro"}  # who signs up for which plan
 PRO = Offer("pro", "Pro", price="9.00")
 MODELS = {"gpt-5-mini": ("OPENAI_API_KEY", OpenAI), "claude-haiku-4-5": ("ANTHROPIC_API_KEY", Anthropic)}
 ANSWER_TOKENS_MAX = 1024
 
 log = logging.getLogger("chat")
-paygent = Paygent(plans=HERE / "plans.toml", upgrade_url="/?upgrade-from={plan}", offers={"free": PRO})
+paygent = Paygent(plans=HERE / "plans.toml", upgrade_url="/upgrade?from={plan}", offers={"free": PRO})
 
 
 def create_app() -> Flask:
-    app = Flask(__name__, static_folder=HERE.parent / "chat_starlette" / "static")  # the same page
+    app = Flask(__name__, static_folder=STATIC)
     app.secret_key = os.environ.get("SECRET_KEY") or secrets.token_bytes(32)
     app.config.update(SESSION_COOKIE_NAME="chat_flask", SESSION_COOKIE_SAMESITE="Lax")
     app.extensions["chat"] = {model: make() for model, (key, make) in MODELS.items() if os.environ.get(key)}
@@ -35,7 +35,9 @@ def create_app() -> Flask:
     paygent.pg.on_usage(log_usage)
     for name, plan in USERS.items():
         paygent.pg.assign_plan(name, plan)
+    app.register_blueprint(paygent.blueprint())  # GET /paygent/me: what the meter shows
     app.add_url_rule("/", view_func=page)
+    app.add_url_rule("/upgrade", view_func=page)
     app.add_url_rule("/api/me", view_func=me)
     for endpoint in (login, logout, upgrade, chat):
         app.add_url_rule(f"/api/{endpoint.__name__}", view_func=endpoint, methods=["POST"])
@@ -62,26 +64,20 @@ def from_anthropic(client: Anthropic, model: str, messages: list) -> Iterator[st
         yield from stream.text_stream
 
 
-def answer(user: str, client: object, model: str, messages: list) -> Iterator[bytes]:
+def answer(client: object, model: str, messages: list) -> Iterator[bytes]:
     speak = from_openai if isinstance(client, OpenAI) else from_anthropic
     for text in speak(client, model, messages):
         yield event("text", {"text": text})
-    yield event("account", account(user))
+    yield event("done", {})
 
 
 def event(name: str, data: dict) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def account(user: str) -> dict:
-    state, gate = paygent.pg.get_user_state(user), paygent.pg.check_guard(user).status
-    used, limit = state.current_usage.period_cost, state.plan_config.max_spend_per_period
-    models = [row.model_dump() for row in paygent.pg.get_model_usage(user)]
-    return {"user": user, "plan": state.plan, "used": used, "limit": limit, "gate": gate, "models": models}
-
-
 def page() -> Response:
-    response = current_app.send_static_file("index.html")
+    name = "upgrade.html" if request.path == "/upgrade" else "index.html"
+    response = current_app.send_static_file(name)
     response.headers["Content-Security-Policy"] = "default-src 'self'"
     return response
 
@@ -100,16 +96,18 @@ def logout() -> ResponseReturnValue:
 
 
 def me() -> ResponseReturnValue:
-    if "user_id" not in session:
+    name = session.get("user_id")
+    if name is None:
         return {"user": None}
-    return {**account(session["user_id"]), "choices": list(current_app.extensions["chat"])}
+    models = [row.model_dump() for row in paygent.pg.get_model_usage(name)]
+    return {"user": name, "choices": list(current_app.extensions["chat"]), "models": models}
 
 
 def upgrade() -> ResponseReturnValue:
     if "user_id" not in session:
         return {"detail": "Sign in first."}, 401
     paygent.pg.assign_plan(session["user_id"], PRO.name)  # a real app takes the money first
-    return me()
+    return {"plan": PRO.name}
 
 
 def chat() -> ResponseReturnValue:
@@ -119,22 +117,5 @@ def chat() -> ResponseReturnValue:
     client = current_app.extensions["chat"].get(asked.get("model"))
     if client is None or not asked.get("messages"):
         return {"detail": "Send a model on offer and messages."}, 422
-    parts = answer(session["user_id"], client, asked["model"], asked["messages"])
+    parts = answer(client, asked["model"], asked["messages"])
     return Response(parts, mimetype="text/event-stream", headers={"Cache-Control": "no-store"})
-
-
-def main() -> None:
-    """Serve the app; without a key of a provider, on a loopback server in their place."""
-    from paygent.testing.llm_server import LLMServer
-
-    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", level=logging.INFO)
-    with contextlib.ExitStack() as stack:
-        if not any(os.environ.get(key) for key, _ in MODELS.values()):
-            server = stack.enter_context(LLMServer(chunk_latency_s=0.02, reply_tokens=120))
-            os.environ.update(OPENAI_BASE_URL=server.openai_base_url, OPENAI_API_KEY="sk-loopback")
-            os.environ.update(ANTHROPIC_BASE_URL=server.anthropic_base_url, ANTHROPIC_API_KEY="sk-loopback")
-        create_app().run(port=int(os.environ.get("PORT", "5000")), threaded=True)
-
-
-if __name__ == "__main__":
-    main()

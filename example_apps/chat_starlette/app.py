@@ -11,7 +11,6 @@ from anthropic import AsyncAnthropic
 from openai import AsyncOpenAI
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser, requires
-from starlette.concurrency import run_in_threadpool
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.requests import HTTPConnection, Request
@@ -20,9 +19,10 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 from paygent import Paygent, UsageEvent
-from paygent_starlette import Offer, PaygentMiddleware
+from paygent_starlette import Offer, add_paygent, me_route, paygent_lifespan
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+STATIC = HERE / "static"  # the page that all the examples share
 USERS = {"ada": "free", "ben": "free", "cleo": "pro"}  # who signs up for which plan
 PRO = Offer("pro", "Pro", price="9.00")
 MODELS = {
@@ -36,7 +36,7 @@ log = logging.getLogger("chat")
 
 @asynccontextmanager
 async def lifespan(_app: Starlette) -> AsyncIterator[dict[str, object]]:
-    pg = Paygent.get_instance() or Paygent.init(plans=HERE / "plans.toml")
+    pg = Paygent.get_instance()  # made by paygent_lifespan, below
     pg.on_usage(log_usage)
     for name, plan in USERS.items():
         pg.assign_plan(name, plan)
@@ -60,32 +60,25 @@ async def from_openai(client: AsyncOpenAI, model: str, messages: list) -> AsyncI
 
 
 async def from_anthropic(client: AsyncAnthropic, model: str, messages: list) -> AsyncIterator[str]:
-    chat = {"model": model, "messages": messages, "max_tokens": ANSWER_TOKENS_MAX}
-    async with client.messages.stream(**chat) as stream:
+    async with client.messages.stream(model=model, messages=messages, max_tokens=ANSWER_TOKENS_MAX) as stream:
         async for text in stream.text_stream:
             yield text
 
 
-async def answer(pg: Paygent, user: str, client: object, model: str, messages: list) -> AsyncIterator[bytes]:
+async def answer(client: object, model: str, messages: list) -> AsyncIterator[bytes]:
     speak = from_openai if isinstance(client, AsyncOpenAI) else from_anthropic
     async for text in speak(client, model, messages):
         yield event("text", {"text": text})
-    yield event("account", await run_in_threadpool(account, pg, user))
+    yield event("done", {})
 
 
 def event(name: str, data: dict) -> bytes:
     return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
 
 
-def account(pg: Paygent, user: str) -> dict:
-    state, gate = pg.get_user_state(user), pg.check_guard(user).status
-    used, limit = state.current_usage.period_cost, state.plan_config.max_spend_per_period
-    models = [row.model_dump() for row in pg.get_model_usage(user)]
-    return {"user": user, "plan": state.plan, "used": used, "limit": limit, "gate": gate, "models": models}
-
-
-async def page(_request: Request) -> Response:
-    return FileResponse(HERE / "static/index.html", headers={"Content-Security-Policy": "default-src 'self'"})
+async def page(request: Request) -> Response:
+    name = "upgrade.html" if request.url.path == "/upgrade" else "index.html"
+    return FileResponse(STATIC / name, headers={"Content-Security-Policy": "default-src 'self'"})
 
 
 async def login(request: Request) -> Response:
@@ -106,14 +99,15 @@ async def logout(_request: Request) -> Response:
 def me(request: Request) -> Response:
     if not request.user.is_authenticated:
         return JSONResponse({"user": None})
-    shown = account(request.state.pg, request.user.username)
-    return JSONResponse({**shown, "choices": list(request.state.clients)})
+    name, state = request.user.username, request.state
+    models = [row.model_dump() for row in state.pg.get_model_usage(name)]
+    return JSONResponse({"user": name, "choices": list(state.clients), "models": models})
 
 
 @requires("authenticated", status_code=401)
 def upgrade(request: Request) -> Response:
     request.state.pg.assign_plan(request.user.username, PRO.name)  # a real app takes the money first
-    return me(request)
+    return JSONResponse({"plan": PRO.name})
 
 
 @requires("authenticated", status_code=401)
@@ -122,7 +116,7 @@ async def chat(request: Request) -> Response:
     client = request.state.clients.get(asked.get("model"))
     if client is None or not asked.get("messages"):
         return JSONResponse({"detail": "Send a model on offer and messages."}, status_code=422)
-    parts = answer(request.state.pg, request.user.username, client, asked["model"], asked["messages"])
+    parts = answer(client, asked["model"], asked["messages"])
     return StreamingResponse(parts, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
 
 
@@ -136,15 +130,15 @@ class NameCookie(AuthenticationBackend):
 
 API = {"login": login, "logout": logout, "upgrade": upgrade, "chat": chat}
 app = Starlette(
-    lifespan=lifespan,
-    middleware=[
-        Middleware(AuthenticationMiddleware, backend=NameCookie()),
-        Middleware(PaygentMiddleware, upgrade_url="/?upgrade-from={plan}", offers={"free": PRO}),
-    ],
+    lifespan=paygent_lifespan(lifespan, plans=HERE / "plans.toml"),
+    middleware=[Middleware(AuthenticationMiddleware, backend=NameCookie())],
     routes=[
         Route("/", page),
+        Route("/upgrade", page),
         Route("/api/me", me),
         *(Route(f"/api/{name}", endpoint, methods=["POST"]) for name, endpoint in API.items()),
-        Mount("/static", StaticFiles(directory=HERE / "static")),
+        me_route(),  # GET /paygent/me: what the meter shows
+        Mount("/static", StaticFiles(directory=STATIC)),
     ],
 )
+add_paygent(app, upgrade_url="/upgrade?from={plan}", offers={"free": PRO})

@@ -1,4 +1,4 @@
-"""The command line: ``paygent demo``."""
+"""The command line: ``paygent demo``, ``paygent serve`` and ``paygent manage``."""
 
 from __future__ import annotations
 
@@ -7,29 +7,37 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 
+from paygent.cli import manage, serve
+
 DEMO_NEEDS = ("anthropic", "openai", "starlette", "uvicorn")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     options = _parser().parse_args(argv)
-    missing = [name for name in DEMO_NEEDS if importlib.util.find_spec(name) is None]
+    missing = [name for name in options.needs if importlib.util.find_spec(name) is None]
     if missing:
         sys.stderr.write(
-            f"paygent demo needs {', '.join(missing)}: install them with  pip install 'paygent[demo]'\n"
+            f"paygent {options.command} needs {', '.join(missing)}: install them with  "
+            f"pip install 'paygent[{options.extra}]'\n"
         )
         return 2
-    from paygent.cli import demo  # the demo's needs are extras
-
     try:
-        return demo.run(serve=options.serve, live=options.live, port=options.port)
+        status: int = options.run(options)
     except KeyboardInterrupt:
         return 130
+    return status
+
+
+def _run_demo(options: argparse.Namespace) -> int:
+    from paygent.cli import demo  # the demo's needs are extras
+
+    return demo.run(serve=options.serve, live=options.live, port=options.port)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("paygent", description="Runtime cost control for apps that call LLMs.")
-    commands = parser.add_subparsers(metavar="command", required=True)
+    commands = parser.add_subparsers(metavar="command", dest="command", required=True)
     demo = commands.add_parser(
         "demo",
         help="a real web app, three users, two plans: metered, warned and refused",
@@ -46,4 +54,7 @@ def _parser() -> argparse.ArgumentParser:
         help="talk to the real providers (OPENAI_API_KEY, ANTHROPIC_API_KEY); costs a few cents",
     )
     demo.add_argument("--port", type=int, default=0, help="port of the app; by default a free one")
+    demo.set_defaults(run=_run_demo, needs=DEMO_NEEDS, extra="demo")
+    serve.add_to(commands)
+    manage.add_to(commands)
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from paygent.ledger import LedgerError
@@ -19,7 +19,7 @@ PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 5.0
 API = "/api/v1"
 _REFUSED = (401, 403)
-_TRY_AGAIN = (408, 425, 429)
+_REJECTED = (400, 409, 413, 422)  # what is sent is at fault; any other status is that of a server not well
 
 
 class UnauthorizedError(LedgerError):
@@ -76,10 +76,15 @@ class Link:
 
         Raises:
             UnauthorizedError: It does not take the key.
-            LedgerError: It is not there.
+            LedgerError: It is not there, or something else is.
         """
         self._pause_until_s = 0.0
-        self._request("POST", "/leases", [], timeout_s=timeout_s)
+        if self._request("POST", "/leases", [], timeout_s=timeout_s) != []:
+            raise self.misunderstood("it is no answer of a backend")
+
+    def misunderstood(self, reason: str) -> LedgerError:
+        """Pause: whatever answers there is no backend, or one of another kind."""
+        return self._failed(f"its answer cannot be used ({reason})")
 
     def forget_after_fork(self) -> None:
         """In a forked child: the parent's connections are not ours to use or close."""
@@ -107,29 +112,42 @@ class Link:
             self._client = httpx.Client(headers=self._headers, follow_redirects=False)
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         body = None if said is None else json.dumps(said, separators=(",", ":"))
+        ends_s = time.monotonic() + timeout_s
+        request = self._client.build_request(method, self.root + path, content=body, params=query)
+        request.extensions["timeout"] = timeout.as_dict()
         try:
-            response = self._client.request(
-                method, self.root + path, content=body, params=query, timeout=timeout
-            )
+            response = self._client.send(request, stream=True)
+            try:
+                content = b"".join(self._within(ends_s, response.iter_bytes()))
+            finally:
+                response.close()
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise self._failed(f"{type(error).__name__}: {error}") from error
-        return self._read(response)
+        return self._read(method, response.status_code, content)
 
-    def _read(self, response: httpx.Response) -> Any:
-        status = response.status_code
+    @staticmethod
+    def _within(ends_s: float, parts: Iterator[bytes]) -> Iterator[bytes]:
+        """Read on as long as it is worth while: the client's own limit is for each part."""
+        for part in parts:
+            yield part
+            if time.monotonic() > ends_s:
+                raise TimeoutError("the answer did not come to its end in time")
+
+    def _read(self, method: str, status: int, content: bytes) -> Any:
         if status in _REFUSED:
             self._failed("")
             raise UnauthorizedError(f"the backend does not take the API key ({status})")
-        if status >= 500 or status in _TRY_AGAIN or 300 <= status < 400:
+        is_gone = status == 404 and method != "POST"
+        if status >= 300 and not is_gone and status not in _REJECTED:
             raise self._failed(f"it answered {status}")
         try:
-            answer = response.json() if response.content else None
+            answer = json.loads(content) if content else None
         except ValueError:
             raise self._failed(f"it answered {status} with something that is no JSON") from None
         self._failures = 0
         if status < 400:
             return answer
-        if status == 404:
+        if is_gone:
             return None
         problem = answer if isinstance(answer, dict) else {}
         raise RejectedError(status, str(problem.get("detail", "")), problem.get("field"))

@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from paygent.core.events import Event
-from paygent.ledger import Bucket, GateRow, Job, LeaseReply, LeaseRequest, LedgerError
-from paygent.ledgers._backend_link import Link
+from paygent.ledger import Bucket, GateRow, Job, LeaseReply, LeaseRequest
+from paygent.ledgers._backend_link import Link, RejectedError
 from paygent.ledgers._snapshots import Snapshots
 from paygent.ledgers.sqlite import SqliteLedger
 from paygent.wire.events import WireError, event_as_json, event_from_json, gate_as_json, gate_from_json
@@ -59,7 +59,7 @@ class BackendLedger:
             "/leases", [request_as_json(*pair) for pair in zip(requests, versions, strict=True)]
         )
         if not isinstance(said, list) or len(said) != len(requests):
-            raise LedgerError("the backend did not answer each lease operation")
+            raise self.link.misunderstood("not each lease operation has one")
         replies = [self._reply(*pair) for pair in zip(said, known, strict=True)]
         self._remember(replies)
         return replies
@@ -67,15 +67,27 @@ class BackendLedger:
     def settle(self, events: Sequence[Event], close: Sequence[str] = ()) -> int:
         new = 0
         if events or not close:
-            said = self.link.post("/events/batch", [event_as_json(event) for event in events]) or {}
-            if rejected := said.get("rejected"):
-                row = rejected[0]
-                raise ValueError(
-                    f"the backend rejects {len(rejected)}: {row.get('field')} {row.get('detail')}"
-                )
-            new = int(said.get("accepted", 0))
+            new = self._posted(self.link.post("/events/batch", [event_as_json(event) for event in events]))
         for lease_id in close:
             self.link.delete(f"/leases/{quote(lease_id, safe='')}")
+        return new
+
+    def _posted(self, said: Any) -> int:
+        """
+        How many of a batch were new.
+
+        Raises:
+            RejectedError: Some are, and would be again.
+            LedgerError: It is no answer of a backend, so that nothing may be taken as delivered.
+        """
+        try:
+            new, rejected = int(said["accepted"]), list(said.get("rejected") or ())
+            if rejected:
+                row = rejected[0]
+                reason = f"{row.get('field')} {row.get('detail')}"
+                raise RejectedError(200, f"the backend rejects {len(rejected)}: {reason}")
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise self.link.misunderstood(f"{type(error).__name__}: {error}") from None
         return new
 
     def _version_known(self, user_id: str) -> str | None:
@@ -86,7 +98,7 @@ class BackendLedger:
         try:
             reply = reply_from_json(said, known_config)
         except WireError as error:
-            raise LedgerError(f"the backend's answer cannot be read: {error}") from error
+            raise self.link.misunderstood(str(error)) from error
         if len(self._versions) >= KNOWN_MAX:
             self._versions.clear()
             self._configs.clear()

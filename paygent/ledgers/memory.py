@@ -11,10 +11,11 @@ from typing import Any
 
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest, PlanRow
+from paygent.ledgers._memory_insight import MemoryInsight
 from paygent.ledgers._rows import LeaseRow, SessionRow, Sweeper, apply_leases, plan_key, post_events
 
 
-class MemoryLedger:
+class MemoryLedger(MemoryInsight):
     """Dictionaries under one lock: a step is a transaction."""
 
     def __init__(self, now_us: Callable[[], int] | None = None) -> None:
@@ -94,6 +95,10 @@ class MemoryLedger:
         with self._lock:
             job_id = self._aliases.get((provider, name), name)
             return self._jobs.get((provider, name)) or self._jobs.get((provider, job_id))
+
+    def beside(self) -> MemoryLedger:
+        """The ledger itself: there is no other handle on it, and closing it does nothing."""
+        return self
 
     def forget_after_fork(self) -> None:
         """The child has its own copy; a thread that is not there any more may have held the lock."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest
+from paygent.ledgers._postgres_insight import PostgresInsight
 from paygent.ledgers._postgres_link import Connection, Link, limit_time
 from paygent.ledgers._postgres_rows import (
     EVENT_COLUMNS,
@@ -43,7 +44,7 @@ _JOB = (
 )
 
 
-class PostgresLedger:
+class PostgresLedger(PostgresInsight):
     """
     Tables in the schema ``paygent`` of a database, made on first use; one connection, opened then too.
 
@@ -55,6 +56,7 @@ class PostgresLedger:
     """
 
     def __init__(self, url: str, now_us: Callable[[], int] | None = None) -> None:
+        self._url = url
         self._now_us = now_us
         self._link = Link(url, self._put_own_plans)
         self._journal_dir = journal_folder(url)
@@ -158,6 +160,10 @@ class PostgresLedger:
             *fields, metadata = got_row(row)
             return Job._make((*fields, from_json(metadata)))
         return None
+
+    def beside(self) -> PostgresLedger:
+        """A ledger on the same database with a connection of its own."""
+        return PostgresLedger(self._url, self._now_us)
 
     def forget_after_fork(self) -> None:
         """The child opens a connection of its own, and its parent notices nothing."""

@@ -18,6 +18,7 @@ from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseReque
 from paygent.ledgers._lock import FileLock
 from paygent.ledgers._rows import Sweeper, apply_leases, plan_key, post_events
 from paygent.ledgers._schema import SCHEMA, SCHEMA_VERSION
+from paygent.ledgers._sqlite_insight import SqliteInsight
 from paygent.ledgers._sqlite_rows import EVENT_COLUMNS, SqliteRows, from_json, to_event, to_json
 from paygent.ledgers.filesystems import network_filesystem
 
@@ -30,7 +31,7 @@ _GATE_MARKS = ", ".join("?" * len(GateRow._fields))
 _BROKEN = ("malformed", "not a database", "file is encrypted", "corrupt")
 
 
-class SqliteLedger:
+class SqliteLedger(SqliteInsight):
     """
     SQLite in WAL mode, one connection, opened on first use.
 
@@ -114,6 +115,10 @@ class SqliteLedger:
         for row in self._query(sql, (provider, name)):
             return Job._make((*row[:5], from_json(row[5])))
         return None
+
+    def beside(self) -> SqliteLedger:
+        """A ledger on the same file with a connection of its own: there, readers hold up nobody."""
+        return SqliteLedger(self.path, self._now_us)
 
     def forget_after_fork(self) -> None:
         """Nothing of the parent's is left here: see :func:`_before_fork`."""

@@ -273,11 +273,12 @@ class Meter:
         ends_s = self.boot() + timeout_s
         flushed = self.exporter.flush(give_back=True)
         done = not wait((flushed,), timeout=timeout_s).not_done and flushed.exception() is None
-        if not self.exporter.stop(max(0.0, ends_s - self.boot())):
+        stopped = self.exporter.stop(max(0.0, ends_s - self.boot()))
+        if not stopped:
             log.warning("the ledger did not finish within %g s; what is open is in the journal", timeout_s)
         self.journal.close(remove=done and self.pending_events == 0)
         with contextlib.suppress(LedgerError):
-            if done:
+            if stopped:  # else its thread is still at it
                 self.ledger.close()
 
     @property

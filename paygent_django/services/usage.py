@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from paygent.core.balance import Balance, Denied, reserve
+from django.db.models import Q
+
+from paygent.core.balance import UNLIMITED, Balance, Denied, reserve
 from paygent.core.models import PlanConfig
 from paygent.core.names import match
 from paygent.core.plan import MODEL_COST, MODEL_LIMIT, TOTAL_SPEND, CompiledPlan, compile_plan
@@ -90,7 +92,7 @@ def would_block(plan: Plan, config: PlanConfig) -> Iterator[Blocked]:
     that is the plan.
     """
     terms = compile_plan(plan.name, config)
-    users = rows(EndUser).filter(project_id=plan.project_id).order_by("pk")
+    users = _candidates(plan, terms).order_by("pk")
     last_pk = 0
     while page := list(users.filter(pk__gt=last_pk)[:_USERS_PER_PAGE]):
         last_pk = page[-1].pk
@@ -99,6 +101,21 @@ def would_block(plan: Plan, config: PlanConfig) -> Iterator[Blocked]:
             bound = [usage for usage in now if usage.plan == plan.name]
             before = _last_periods(accounts, bound)
             yield from _refused(terms, bound, before)
+
+
+def _candidates(plan: Plan, terms: CompiledPlan) -> Any:
+    """Users of whom one total reaches a limit, as only they can be refused; all where a limit is nothing."""
+    users = rows(EndUser).filter(project_id=plan.project_id)
+    limits = {scope: terms.limit_of(scope).hard for scope in scopes_of(terms)}
+    finite = {scope: limit for scope, limit in limits.items() if limit < UNLIMITED}
+    if not finite:
+        return users.none()
+    if min(finite.values()) <= 0:
+        return users
+    reached = Q()
+    for scope, limit in finite.items():
+        reached |= Q(scope=scope, amount__gte=limit)
+    return users.filter(pk__in=rows(Total).filter(reached).values("user_id"))
 
 
 def suggested_plan(

@@ -1,120 +1,139 @@
-const $ = (id) => document.getElementById(id);
-const post = (path, body = {}) =>
-  fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-const dollars = (amount) => "$" + (amount < 1 ? amount.toFixed(4) : amount.toFixed(2));
-const capital = (name) => name.charAt(0).toUpperCase() + name.slice(1);
+import { $, capital, dollars, make, post, read, showMeter, whoIsThere } from "./common.js";
 
-const PRO = { label: "Upgrade to Pro", suggested_plan: { name: "pro" } };
+let memory; // where the conversation is kept while the user is on another page
 let messages = [];
 let busy = false;
 
 // --- who is there, and what he has used ---
 
 async function start() {
-  const account = await (await fetch("/api/me")).json();
-  $("login").hidden = account.user !== null;
-  $("app").hidden = account.user === null;
-  if (account.user === null) return document.querySelector(".people button").focus();
-  showChoices(account.choices);
-  show(account);
+  const me = await whoIsThere();
+  $("login").hidden = me !== null;
+  $("app").hidden = me === null;
+  if (me === null) return document.querySelector(".people button").focus();
+  $("user").textContent = capital(me.user);
+  const { draft, model } = recall(`chat of ${me.user}`);
+  $("text").value = draft;
+  showChoices(me.choices, model);
+  showModels(me.models);
+  grow();
   $("text").focus();
-  if (account.plan === "free" && new URLSearchParams(location.search).has("upgrade-from")) {
-    offer({ title: "More room to chat", detail: "Pro has a hundred times the credit.", upgrade: PRO });
-  }
+  await showMeter();
+  toTheEnd();
 }
 
-function show(account) {
-  const share = account.limit ? account.used / account.limit : 1;
-  const percent = Math.min(100, share * 100);
-  $("user").textContent = capital(account.user);
-  $("plan").textContent = capital(account.plan);
-  $("used").textContent = dollars(account.used);
-  $("limit").textContent = `of ${dollars(account.limit)}`;
-  $("bar").style.width = `${percent}%`;
-  $("meter").setAttribute("aria-valuenow", Math.round(percent));
-  $("app").className = `app ${account.gate}`;
-  $("standing").textContent = {
-    ok: `${Math.round(percent)} % of the plan used`,
-    soft_gate: `${Math.round(percent)} % used: the plan is nearly spent`,
-    hard_gate: "The plan is spent",
-  }[account.gate];
-  const rows = account.models.map((row) => {
-    const line = document.createElement("tr");
-    for (const value of [row.model, row.tokens_used.toLocaleString("en"), dollars(row.cost)]) {
+async function refresh() {
+  const [me] = await Promise.all([read("/api/me"), showMeter()]);
+  if (me?.user) showModels(me.models);
+}
+
+function showModels(models) {
+  const rows = models.map((row) => {
+    const line = make("tr");
+    line.append(make("th", { scope: "row", textContent: row.model }));
+    for (const value of [row.tokens_used.toLocaleString("en"), dollars(row.cost)]) {
       line.insertCell().textContent = value;
     }
     return line;
   });
   $("models").tBodies[0].replaceChildren(...rows);
   $("models").hidden = rows.length === 0;
-  if (account.gate !== "hard_gate") $("blocked").hidden = true;
 }
 
-function showChoices(choices) {
-  const labels = choices.map((model, index) => {
-    const label = document.createElement("label");
-    const input = Object.assign(document.createElement("input"), { type: "radio", name: "model", value: model });
-    input.checked = index === 0;
-    const name = Object.assign(document.createElement("span"), { textContent: model });
-    label.append(input, name);
+function showChoices(choices, last) {
+  const chosen = choices.includes(last) ? last : choices[0];
+  const labels = choices.map((model) => {
+    const label = make("label");
+    const input = make("input", { type: "radio", name: "model", value: model, checked: model === chosen });
+    label.append(input, make("span", { textContent: model }));
     return label;
   });
   $("choices").replaceChildren($("choices").firstElementChild, ...labels);
+  $("send").disabled = choices.length === 0;
+  if (choices.length === 0) {
+    tell({ title: "No model to talk to", detail: "Start the app with a provider's key in its environment." });
+  }
 }
 
 // --- the conversation ---
 
-function say(role, text, model) {
-  $("hint").hidden = true;
-  const bubble = Object.assign(document.createElement("div"), { className: `said ${role}`, textContent: text });
-  $("log").append(bubble);
-  if (model) {
-    $("log").append(Object.assign(document.createElement("p"), { className: "from", textContent: model }));
-  }
+function recall(name) {
+  memory = name;
+  const kept = JSON.parse(sessionStorage.getItem(name) ?? "null") ?? { messages: [], draft: "" };
+  messages = kept.messages;
+  for (const { role, content, model } of messages) bubble(role, content, model);
+  return kept;
+}
+
+function keep(model) {
+  sessionStorage.setItem(memory, JSON.stringify({ messages, model, draft: $("text").value }));
+}
+
+function toTheEnd() {
   $("log").scrollTop = $("log").scrollHeight;
-  return bubble;
+}
+
+function bubble(role, text, model) {
+  $("hint").hidden = true;
+  const turn = make("div", { className: `turn ${role}` });
+  const said = make("div", { className: "said", textContent: text });
+  turn.append(make("span", { className: "hidden", textContent: role === "user" ? "You: " : "Answer: " }), said);
+  if (model) turn.append(make("span", { className: "from", textContent: model }));
+  $("log").append(turn);
+  toTheEnd();
+  return { turn, said };
 }
 
 async function send(text) {
   const model = document.querySelector("input[name=model]:checked").value;
-  const asked = say("user", text);
-  const bubble = say("assistant", "", model);
-  bubble.classList.add("waiting");
-  const turn = [...messages, { role: "user", content: text }];
-  let said = "";
-  const problem = await ask({ model, messages: turn }, (piece) => {
-    said += piece;
-    bubble.textContent = said;
-    $("log").scrollTop = $("log").scrollHeight;
+  const question = { role: "user", content: text };
+  const asked = bubble("user", text);
+  const answer = bubble("assistant", "", model);
+  let content = "";
+  answer.said.classList.add("waiting");
+  $("log").setAttribute("aria-busy", "true"); // screen readers wait for the whole answer
+  const turns = [...messages, question].map(({ role, content }) => ({ role, content }));
+  const problem = await ask({ model, messages: turns }, (piece) => {
+    const followed = $("log").scrollHeight - $("log").scrollTop - $("log").clientHeight < 40;
+    answer.said.textContent = content += piece;
+    if (followed) toTheEnd();
   });
-  bubble.classList.remove("waiting");
-  if (said) {
-    messages = [...turn, { role: "assistant", content: said }];
+  answer.said.classList.remove("waiting");
+  $("log").setAttribute("aria-busy", "false");
+  if (content) {
+    messages = [...messages, question, { role: "assistant", content, model }];
+    if (problem) answer.turn.classList.add("cut");
   } else {
-    bubble.nextElementSibling.remove();
-    bubble.remove();
-    asked.remove();
-    $("text").value = text;
+    asked.turn.remove();
+    answer.turn.remove();
+    $("hint").hidden = messages.length > 0;
+    $("text").value = text; // nothing is lost: it can be sent again
   }
-  if (problem) refuse(problem);
+  tell(problem);
+  keep(model);
 }
 
 // Sends one turn; returns the problem object of a refusal, whether it came instead of the stream or within it.
 async function ask(body, onText) {
-  let answer;
   try {
-    answer = await post("/api/chat", body);
-    if (!answer.ok) return await answer.json();
+    const answer = await post("/api/chat", body);
+    if (!answer.ok) return await problemOf(answer);
     for await (const { name, data } of eventsOf(answer.body)) {
       if (name === "text") onText(data.text);
-      else if (name === "account") show(data);
       else if (name === "error") return data;
+      else if (name === "done") return null;
     }
   } catch {
-    const status = answer ? ` (${answer.status})` : "";
-    return { title: "No answer", detail: `The connection failed${status}. Please try again.` };
+    // the connection broke: as below
   }
-  return null;
+  return { title: "The answer broke off", detail: "The connection failed. Please try again." };
+}
+
+async function problemOf(answer) {
+  const problem = await answer.json().catch(() => ({}));
+  if (problem.title) return problem;
+  const detail = typeof problem.detail === "string" ? problem.detail : "Please try again.";
+  return { title: `No answer (${answer.status})`, detail };
 }
 
 async function* eventsOf(body) {
@@ -132,18 +151,20 @@ async function* eventsOf(body) {
   }
 }
 
-async function refuse(problem) {
-  show(await (await fetch("/api/me")).json());
-  offer(problem);
-}
-
-function offer(problem) {
-  $("blocked-title").textContent = problem.title ?? "This did not work";
+// Shows a problem, with the way on that it names; null takes it away.
+function tell(problem) {
+  $("blocked").hidden = problem === null;
+  if (problem === null) return;
+  const { url, label } = problem.upgrade ?? {};
+  $("blocked-title").textContent = problem.title;
   $("blocked-detail").textContent = problem.detail ?? "";
-  $("upgrade").textContent = problem.upgrade?.label ?? "";
-  $("upgrade").hidden = !problem.upgrade?.suggested_plan;
-  $("blocked").hidden = false;
-  if (!$("upgrade").hidden) $("upgrade").focus();
+  $("upgrade").hidden = !url;
+  if (url) {
+    $("upgrade").href = url;
+    $("upgrade").textContent = label;
+    $("upgrade").focus();
+  }
+  toTheEnd();
 }
 
 // --- what the user does ---
@@ -156,28 +177,23 @@ for (const button of document.querySelectorAll(".people button")) {
 }
 
 $("logout").addEventListener("click", async () => {
+  sessionStorage.clear();
   await post("/api/logout");
   location.reload();
-});
-
-$("upgrade").addEventListener("click", async () => {
-  const answer = await post("/api/upgrade");
-  if (!answer.ok) return;
-  $("blocked").hidden = true;
-  show(await answer.json());
-  $("text").focus();
 });
 
 $("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const text = $("text").value.trim();
-  if (!text || busy) return;
+  if (!text || busy || $("send").disabled) return;
   busy = $("send").disabled = true;
   $("text").value = "";
   grow();
   await send(text);
+  await refresh();
   busy = $("send").disabled = false;
-  if ($("blocked").hidden) $("text").focus();
+  grow();
+  if ($("upgrade").hidden || $("blocked").hidden) $("text").focus();
 });
 
 $("text").addEventListener("keydown", (event) => {

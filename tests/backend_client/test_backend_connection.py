@@ -1,0 +1,181 @@
+"""``init`` with an API key: how long it waits, what it says, and where it asks."""
+
+import contextlib
+import socket
+import threading
+import time
+import warnings
+
+import pytest
+from moody_server import API, KEY
+
+from paygent import Paygent
+from paygent.core.errors import PaygentAuthInvalid, PaygentBackendUnreachable
+from paygent.ledger import LedgerError
+from paygent.ledgers import _backend_link
+from paygent.ledgers._backend_link import Link
+
+INIT_S = 2.0
+SLACK_S = 0.5
+
+
+@contextlib.contextmanager
+def listener(serve):
+    """A server that does with each connection what *serve* does; yields its URL."""
+    open_sockets, ended = [], threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept():
+            while not ended.is_set():
+                with contextlib.suppress(OSError):
+                    connection, _ = listening.accept()
+                    open_sockets.append(connection)
+                    threading.Thread(target=serve, args=(connection, ended), daemon=True).start()
+
+        threading.Thread(target=accept, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        ended.set()
+        with contextlib.suppress(OSError):
+            listening.shutdown(socket.SHUT_RDWR)
+    for connection in open_sockets:
+        connection.close()
+
+
+def silent(connection, ended):
+    """Takes a request and says nothing."""
+    ended.wait(20)
+
+
+def dripping(connection, ended):
+    """Says one letter of its head at a time, so that it is never quite silent."""
+    with contextlib.suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nx-slow: ")
+        while not ended.wait(0.3):
+            connection.sendall(b"x")
+
+
+def dripping_body(connection, ended):
+    """Says its answer letter by letter."""
+    with contextlib.suppress(OSError):
+        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
+        while not ended.wait(0.3):
+            connection.sendall(b" ")
+
+
+@pytest.mark.parametrize("serve", [silent, dripping, dripping_body])
+def test_init_waits_two_seconds_at_most(tmp_path, serve):
+    """A backend that takes the connection and does not answer, or does so for ever, delays no start."""
+    with listener(serve) as url:
+        began_s = time.monotonic()
+        with pytest.warns(PaygentBackendUnreachable):
+            pg = Paygent.init(KEY, url, tmp_path / "p.db", auto_instrument=False)
+        took_s = time.monotonic() - began_s
+        assert not pg.backend_reachable
+        assert not pg.is_connected
+    pg.shutdown(2.0)
+    assert took_s < INIT_S + SLACK_S
+
+
+@pytest.mark.parametrize(
+    ("mood", "error"),
+    [
+        ("refuses connections", PaygentBackendUnreachable),
+        ("answers 500", PaygentBackendUnreachable),
+        ("answers 404", PaygentBackendUnreachable),
+        ("answers garbage", PaygentBackendUnreachable),
+        ("answers an empty object", PaygentBackendUnreachable),
+        ("redirects", PaygentBackendUnreachable),
+        ("cuts the connection before", PaygentBackendUnreachable),
+        ("answers 401", PaygentAuthInvalid),
+    ],
+)
+def test_init_says_what_is_wrong(server, tmp_path, mood, error):
+    """A warning, or with ``strict_backend`` an error of the same kind; neither holds the key."""
+    server.mood = mood
+    with pytest.warns(error) as warned:
+        pg = Paygent.init(KEY, server.url, tmp_path / "p.db", auto_instrument=False)
+    assert not pg.backend_reachable
+    pg.shutdown(2.0)
+    with pytest.raises(error) as raised:
+        Paygent.init(KEY, server.url, tmp_path / "q.db", auto_instrument=False, strict_backend=True)
+    assert KEY not in str(raised.value) + str([str(one.message) for one in warned])
+    assert Paygent.get_instance() is None
+
+
+@pytest.mark.parametrize("tail", ["", "/", API, f"{API}/", "//"])
+def test_the_address_may_be_written_in_any_way(server, tmp_path, tail):
+    """With or without the path of the API and a slash at the end, the same addresses are asked."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pg = Paygent.init(KEY, server.url + tail, tmp_path / "p.db", auto_instrument=False)
+    try:
+        assert pg.backend_reachable
+        assert pg.is_connected
+        pg.record_event("ada", cost=0.5)
+        pg.flush()
+        assert [event.user_id for event in server.ledger.events()] == ["ada"]
+        assert all(path.startswith(f"{API}/") and "//" not in path for path in server.asked)
+    finally:
+        pg.shutdown()
+
+
+# --- the breaker ------------------------------------------------------------------------------------------
+
+
+class Clock:
+    def __init__(self):
+        self.now_s = 1000.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def failed(link):
+    with pytest.raises(LedgerError):
+        link.post("/leases", [])
+
+
+def test_after_a_failure_nobody_is_asked_for_a_while(server):
+    """The next request fails at once and does not reach the server; after the pause one does."""
+    server.mood, clock = "answers 500", Clock()
+    link = Link(server.url, KEY, clock)
+    failed(link)
+    for _ in range(5):
+        failed(link)
+    assert len(server.asked) == 1
+    clock.now_s += _backend_link.PAUSE_FIRST_S
+    failed(link)
+    assert len(server.asked) == 2
+    link.close()
+
+
+def test_pauses_grow_to_a_bound_and_no_two_are_alike(server):
+    """Each pause is half to all of a length that doubles up to five seconds: processes come back apart."""
+    server.mood, clock = "answers 500", Clock()
+    links = [Link(server.url, KEY, clock) for _ in range(4)]
+    for link in links:
+        for number in range(6):
+            failed(link)
+            whole_s = min(_backend_link.PAUSE_MAX_S, _backend_link.PAUSE_FIRST_S * 2**number)
+            assert whole_s / 2 <= link._pause_until_s - clock.now_s <= whole_s
+            clock.now_s += whole_s
+        clock.now_s += 100
+    last = {round(link._pause_until_s % 100, 6) for link in links}
+    assert len(last) == 4
+    for link in links:
+        link.close()
+
+
+def test_an_answer_ends_the_pauses(server):
+    """After one good answer the next failure begins with the shortest pause again."""
+    server.mood, clock = "answers 500", Clock()
+    link = Link(server.url, KEY, clock)
+    for _ in range(5):
+        failed(link)
+        clock.now_s += 10
+    server.mood = "well"
+    assert link.post("/leases", []) == []
+    server.mood = "answers 500"
+    failed(link)
+    assert link._pause_until_s - clock.now_s <= _backend_link.PAUSE_FIRST_S
+    link.close()

@@ -1,10 +1,12 @@
 # The habits of this project. Each target first makes or refreshes the environment it needs (scripts/env).
-# PYTHON picks the interpreter, VENV the folder, ARGS is passed on: make test ARGS="-k gate -x"
+# PYTHON picks the interpreter, VENV the folder, ARGS is passed on: make test ARGS="-k gate -x". JOBS says how
+# many tests run at once (by default one per core; 0: one after the other, in this process).
 
 VENV ?= .venv
 BIN := $(VENV)/bin
 ENV := VENV='$(VENV)' PYTHON='$(PYTHON)' sh scripts/env
 ARGS ?=
+JOBS ?= auto
 
 .PHONY: demo test check bench serve format clean
 
@@ -18,7 +20,7 @@ serve: ## the demo's app, kept up for a browser
 
 test: ## all tests
 	@$(ENV) test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: ## ruff, mypy --strict and the import contract
 	@$(ENV) check

@@ -165,7 +165,7 @@ def _plain_body(plugin: DjangoPlugin, slot: DjangoSlot, response: StreamingHttpR
     if _is_file(response):
         return None
     # An async one Django would read to its end before it sends any: here, where the context is.
-    steps = iter(list(response)) if response.is_async else response._iterator  # noqa: SLF001  # see _async_body
+    steps = iter(list(response)) if response.is_async else response._iterator  # see _async_body
     last_words = _last_words(plugin, response)
     body = Body(steps, slot, last_words, functools.partial(plugin.finish, slot))
     response.streaming_content = body
@@ -176,7 +176,7 @@ def _async_body(plugin: DjangoPlugin, slot: DjangoSlot, response: StreamingHttpR
     if _is_file(response):
         return None
     # The view's own iterator: closing what `streaming_content` returns would not close that one.
-    source = response._iterator  # noqa: SLF001
+    source = response._iterator
     steps: AsyncIterator[Any] = source if response.is_async else stepped(source)
     last_words = _last_words(plugin, response)
     body = AsyncBody(steps, slot, last_words, functools.partial(plugin.finish_async, slot))

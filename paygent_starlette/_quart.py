@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+from collections.abc import Callable
 from typing import Any
 
 from quart import Response, has_websocket_context
-from quart.signals import got_request_exception, got_websocket_exception
+from quart.signals import got_request_exception, got_websocket_exception, request_started, websocket_started
 
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
 from paygent.web.limit_response import LimitResponse, find_refusal
+from paygent.web.options import is_async
 from paygent.web.request import current_slot
 from paygent_starlette._answers import Receive, Send, headers_of
 from paygent_starlette._middleware import PaygentMiddleware
 from paygent_starlette._plugin import AsgiPlugin
 from paygent_starlette._users import Scope
+
+_CONTEXT = "paygent.quart_context"
+_ASKED_IN_REQUEST = ("get_user_id", "get_session_id", "get_plan", "metadata", "anonymous")
 
 
 def add_to_quart(app: Any, options: dict[str, Any]) -> None:
@@ -23,11 +30,43 @@ def add_to_quart(app: Any, options: dict[str, Any]) -> None:
     What its handlers cannot see (WebSockets, exception groups) the signals tell of. Handlers that the app
     registers itself win.
     """
-    app.asgi_app = _Middleware(app.asgi_app, **options)
+    within = {name: _within_request(options[name]) for name in _ASKED_IN_REQUEST if name in options}
+    app.asgi_app = _Middleware(app.asgi_app, **{**options, **within})
+    for started in (request_started, websocket_started):
+        started.connect(_keep_context, app)
     for error in (PaygentLimitExceeded, PaygentUnavailable):
         app.register_error_handler(error, _refused)
     for signal in (got_request_exception, got_websocket_exception):
         signal.connect(_note_refusal, app)
+
+
+def _within_request(find: Any) -> Any:
+    """
+    An option that is asked in the context of its request, wherever the LLM call is made.
+
+    Since 0.23 Quart gives background tasks a context in which ``quart.session`` is not to be had.
+    """
+    if not callable(find):
+        return find
+    if not is_async(find):
+        return lambda request: _within(request, find, request)
+
+    async def found(request: Any) -> Any:
+        return await _within(request, asyncio.ensure_future, find(request))
+
+    return found
+
+
+def _within(request: Any, function: Callable[[Any], Any], value: Any) -> Any:
+    context: contextvars.Context | None = request.scope.get(_CONTEXT)
+    # Of a copy: a context cannot be entered twice at once, and calls may be made in threads.
+    return function(value) if context is None else context.copy().run(function, value)
+
+
+async def _keep_context(_sender: object, **_: Any) -> None:
+    slot = current_slot()
+    if slot is not None:
+        slot.request.scope[_CONTEXT] = contextvars.copy_context()
 
 
 class _Plugin(AsgiPlugin):

@@ -59,6 +59,7 @@ class Page(Swagger):
     """The page to browse the API, beside its document."""
 
     def get_openapi_url(self, api: NinjaAPI, path_params: Any) -> str:  # noqa: ARG002  # the base's
+        """The document beside the page."""
         return "openapi.json"
 
 
@@ -66,7 +67,10 @@ def document(prefix: str) -> dict[str, Any]:
     """The OpenAPI document, for an API that is mounted at *prefix*."""
     said: dict[str, Any] = get_schema(api, path_prefix=prefix)
     said["components"].setdefault("schemas", {})["Problem"] = schemas.Problem.model_json_schema()
-    answered = {"description": "A problem", "content": {problems.CONTENT_TYPE: {"schema": {"$ref": _REFERENCE}}}}
+    answered = {
+        "description": "A problem",
+        "content": {problems.CONTENT_TYPE: {"schema": {"$ref": _REFERENCE}}},
+    }
     for operations in said["paths"].values():
         for operation in operations.values():
             operation["responses"] = {

@@ -11,10 +11,8 @@ from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest, HttpResponse, UnreadablePostError
 from ninja.parser import Parser
 
+from paygent_django.api.limits import BATCH_MAX, BODY_MAX
 from paygent_django.api.problems import Problem
-
-BODY_MAX = 10 * 1024 * 1024
-BATCH_MAX = 5000
 
 
 def read_json(request: HttpRequest) -> Any:
@@ -63,6 +61,7 @@ class StrictParser(Parser):
     """The same for the endpoints whose bodies are read by their models."""
 
     def parse_body(self, request: HttpRequest) -> Any:
+        """The JSON of the body; raises as :func:`read_json`."""
         return read_json(request)
 
 

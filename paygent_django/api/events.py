@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
+from ninja import Router
 
-from paygent.core.events import Event
-from paygent.wire.events import each, event_as_json, event_from_json
-from paygent_django import services
+from paygent.wire.events import each, event_as_json, posted_event_from_json
+from paygent_django import services, webhooks
 from paygent_django.api import schemas
 from paygent_django.api._documented import batch_of
 from paygent_django.api.auth import ingests, ledger_of, project_of, reads
 from paygent_django.api.bodies import answer, read_batch
-from paygent_django.api.paging import LIMIT_MAX, page
+from paygent_django.api.paging import LongLimit, page
 from paygent_django.api.windows import placed
 from paygent_django.models import UsageEvent
 from paygent_django.services._base import rows
@@ -22,26 +19,26 @@ from paygent_django.services._base import rows
 router = Router(tags=["events"])
 
 
-@router.post(
-    "/batch", auth=ingests, response=schemas.BatchOut, openapi_extra=batch_of(schemas.EventIn)
-)
+@router.post("/batch", auth=ingests, response=schemas.BatchOut, openapi_extra=batch_of(schemas.EventIn))
 def post_events(request: HttpRequest) -> HttpResponse:
     """Take in usage events. Each id counts once; what cannot be right is told, and the rest is taken."""
-    read, rejected = each(read_batch(request), event_from_json)
+    read, rejected = each(read_batch(request), posted_event_from_json)
     if not read:
         return answer({"accepted": 0, "duplicates": 0, "rejected": rejected})
     posted = ledger_of(request).post(placed(project_of(request), read))
     detail = "differs from what this id was first posted with"
     rejected += [{"id": event_id, "field": field, "detail": detail} for event_id, field in posted.conflicts]
-    noticed(request, read)
-    return answer({"accepted": posted.accepted, "duplicates": posted.duplicates, "rejected": rejected})
+    webhooks.note_usage(project_of(request), {event.user_id for event in read})
+    counts = {"accepted": posted.accepted, "duplicates": posted.duplicates}
+    request.paygent_counts = {**counts, "rejected": len(rejected)}  # for whoever keeps metrics
+    return answer({**counts, "rejected": rejected})
 
 
 @router.get("", auth=reads, response=schemas.EventsOut)
 def list_events(
     request: HttpRequest,
     user_id: str | None = None,
-    limit: int = Query(100, ge=1, le=LIMIT_MAX * 2),
+    limit: LongLimit = 100,
     cursor: str | None = None,
 ) -> HttpResponse:
     """The newest events, of all users or of one."""
@@ -52,10 +49,3 @@ def list_events(
     found, next_cursor = page(chosen, ("-timestamp_us", "-pk"), limit, cursor)
     events = [event_as_json(services.to_core(row)) for row in found]
     return answer({"events": events, "next_cursor": next_cursor})
-
-
-def noticed(request: HttpRequest, events: Iterable[Event] | Sequence[Event]) -> None:
-    """Tell whoever listens what the events have come to."""
-    from paygent_django import webhooks
-
-    webhooks.note_usage(project_of(request), {event.user_id for event in events})

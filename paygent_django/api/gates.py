@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
+from ninja import Router
 
 from paygent.ledger import GateRow
 from paygent.wire.events import each, gate_as_json, gate_from_json, moment_us
@@ -14,7 +14,7 @@ from paygent_django.api import schemas
 from paygent_django.api._documented import batch_of
 from paygent_django.api.auth import ingests, ledger_of, project_of, reads, user_of
 from paygent_django.api.bodies import answer, read_batch
-from paygent_django.api.paging import LIMIT_MAX, page
+from paygent_django.api.paging import Limit, page
 from paygent_django.models import GateEvent, Project
 from paygent_django.services._base import rows
 
@@ -38,9 +38,7 @@ def post_gates(request: HttpRequest) -> HttpResponse:
 
 
 @router.get("", auth=reads, response=schemas.GatesOut)
-def list_gates(
-    request: HttpRequest, limit: int = Query(100, ge=1, le=LIMIT_MAX), cursor: str | None = None
-) -> HttpResponse:
+def list_gates(request: HttpRequest, limit: Limit = 100, cursor: str | None = None) -> HttpResponse:
     """The newest decisions of all users."""
     chosen = rows(GateEvent).filter(project=project_of(request)).select_related("user")
     found, next_cursor = page(chosen, ("-timestamp_us", "-pk"), limit, cursor)
@@ -56,7 +54,7 @@ def list_gates_of_user(
     gate_reason: str | None = None,
     since: str | None = None,
     until: str | None = None,
-    limit: int = Query(100, ge=1, le=LIMIT_MAX),
+    limit: Limit = 100,
     cursor: str | None = None,
 ) -> HttpResponse:
     """The newest decisions of one user."""
@@ -72,9 +70,7 @@ def list_gates_of_user(
     if until is not None:
         chosen = chosen.filter(timestamp_us__lt=moment_us({"until": until}, "until"))
     found, next_cursor = page(chosen, ("-timestamp_us", "-pk"), limit, cursor)
-    return answer(
-        {"user_id": user_id, "events": [as_json(row) for row in found], "next_cursor": next_cursor}
-    )
+    return answer({"user_id": user_id, "events": [as_json(row) for row in found], "next_cursor": next_cursor})
 
 
 def as_json(row: GateEvent) -> dict[str, Any]:
@@ -97,5 +93,3 @@ def _known(project: Project, ids: list[str]) -> set[str]:
         chosen = rows(GateEvent).filter(project=project, gate_id__in=ids[start : start + _IDS_PER_QUERY])
         known.update(chosen.values_list("gate_id", flat=True))
     return known
-
-

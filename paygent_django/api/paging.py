@@ -5,11 +5,14 @@ from __future__ import annotations
 import base64
 import binascii
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from paygent_django.api.problems import Problem
 
-LIMIT_MAX = 500
+Limit = Annotated[int, Field(ge=1, le=500)]
+LongLimit = Annotated[int, Field(ge=1, le=1000)]
 _NUMBER_MAX = 1 << 62
 
 

@@ -34,9 +34,7 @@ def encoded(request: HttpRequest, rest: str) -> str:
 
 def decoded(parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters of a path that was resolved encoded."""
-    return {
-        name: unquote(value) if isinstance(value, str) else value for name, value in parameters.items()
-    }
+    return {name: unquote(value) if isinstance(value, str) else value for name, value in parameters.items()}
 
 
 def _raw_path(request: HttpRequest) -> str | None:

@@ -129,5 +129,5 @@ def _merged(before: Mapping[str, Any], changes: Mapping[str, Any]) -> schemas.Pl
 
 
 def _by(request: HttpRequest) -> str:
-    key: ApiKey = request.auth  # type: ignore[attr-defined]  # set by ninja
+    key: ApiKey = request.auth
     return f"API key {key.lookup}…"

@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import Any
 
 from django.db import DatabaseError, DataError
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
@@ -71,7 +71,12 @@ def of(error: Exception) -> HttpResponse:
         return _of_fields(error.errors)
     if isinstance(error, AuthenticationError):
         return respond(HTTPStatus.UNAUTHORIZED, "the API key is missing, unknown or revoked")
+    if isinstance(error, Http404):
+        return respond(HTTPStatus.NOT_FOUND, "there is nothing at this address")
     if isinstance(error, HttpError):
+        # What the parser says of a body, ninja wraps.
+        if isinstance(error.__cause__, Problem):
+            return of(error.__cause__)
         return respond(error.status_code, str(error))
     if isinstance(error, DataError):
         return respond(HTTPStatus.UNPROCESSABLE_ENTITY, "a value is too large to be stored")
@@ -85,7 +90,7 @@ def of(error: Exception) -> HttpResponse:
 def install(api: NinjaAPI) -> None:
     """Have *api* answer every error with a problem."""
 
-    def handle(_request: HttpRequest, error: Exception) -> HttpResponse:
+    def handle(_request: HttpRequest, error: Any) -> HttpResponse:
         return of(error)
 
     for kind in (Exception, HttpError, ValidationError, AuthenticationError):

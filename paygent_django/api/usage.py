@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 from http import HTTPStatus
 from typing import Any, Literal
+from uuid import UUID
 
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
+from ninja import Router
 
 from paygent.core.models import PlanConfig
 from paygent.core.plan import MODEL_COST, MODEL_LIMIT, TOTAL_SPEND
 from paygent.core.windows import Window, billing_period, calendar_month
-from paygent.ledger import DEFAULT_PLAN, Account
+from paygent.ledger import DEFAULT_PLAN
 from paygent.ledgers._rows import plan_of
 from paygent.wire.events import moment_us
 from paygent_django.api import schemas
-from paygent_django.api.auth import ledger_of, reads, user_of
+from paygent_django.api.auth import ledger_of, project_of, reads, user_of
 from paygent_django.api.bodies import answer
 from paygent_django.api.plans import config_as_json
 from paygent_django.api.problems import Problem
 from paygent_django.api.values import iso, usd
+from paygent_django.ledger._accounts import Accounts
 from paygent_django.ledger._rows import DjangoRows
 from paygent_django.models import EndUser, Total, UsageEvent
 from paygent_django.services._base import now_us, reading, rows
@@ -33,31 +35,32 @@ _NO_END_US = 1 << 62
 @router.get("/{user_id}/session", auth=reads, response=schemas.SessionOut)
 def session(request: HttpRequest, user_id: str) -> HttpResponse:
     """What a client must know of a user before his first call: plan, limits, usage."""
-    user = user_of(request, user_id)
-    with reading(user.project_id) as accounts:
+    with reading(project_of(request).pk) as accounts:
         accounts.load([user_id])
-        reader = DjangoRows(accounts, shard=0)
-        account = reader.account(user_id) or Account(user_id)
+        held = accounts.held(user_id)
+        if held is None:
+            raise Problem(HTTPStatus.NOT_FOUND, "there is no such user", "user_id")
+        reader, account = DjangoRows(accounts, shard=0), held.account
         plan = plan_of(reader, account)
         default = reader.plan(DEFAULT_PLAN) if account.plan is None else None
         if plan.config is None and account.plan is None:
-            raise Problem(HTTPStatus.NOT_FOUND, "the user has no plan, and there is no default plan", "user_id")
+            raise Problem(
+                HTTPStatus.NOT_FOUND, "the user has no plan, and there is no default plan", "user_id"
+            )
         window = billing_period(account.period, accounts.now_us)
         totals = reader.totals(user_id, [window.key])
-        moment_us = accounts.now_us
+        moment_us, uuid = accounts.now_us, _uuid(accounts, held.pk)
     config = PlanConfig.from_backend(json.loads(plan.config or "{}"))
     return answer(
         {
             "user_id": user_id,
-            "paygent_user_id": str(user.uuid),
+            "paygent_user_id": uuid,
             "plan": plan.name if default is None else default.name,
             "plan_config": config_as_json(config),
             "plan_version": plan.key,
             "current_usage": _current({scope: amount for (scope, _), amount in totals.items()}),
             "billing_period": (
-                None
-                if account.period is None
-                else {"start": iso(window.start_us), "end": iso(window.end_us)}
+                None if account.period is None else {"start": iso(window.start_us), "end": iso(window.end_us)}
             ),
             "sdk_enabled": account.sdk_enabled,
             "server_time": iso(moment_us),
@@ -93,11 +96,22 @@ def totals(request: HttpRequest, user_id: str) -> HttpResponse:
     return answer([[scope, window, amount] for (scope, window), amount in found.items()])
 
 
+def _uuid(accounts: Accounts, user_pk: int) -> str:
+    """A user's own id with us, read as the ledger reads: this is on the path of each client's first call."""
+    table = accounts.sql.table(EndUser)
+    row = accounts.sql.row(f"SELECT uuid FROM {table} WHERE id = %s", (user_pk,))  # noqa: S608  # our own name
+    assert row is not None
+    return str(UUID(str(row[0])))
+
+
 def _of_period(user: EndUser, period: str) -> dict[str, Any]:
     moment_us = now_us()
     if period == "all":
         sums = rows(Total).filter(user=user).values_list("scope").annotate(Sum("amount"))
-        return _report({scope: int(amount) for scope, amount in sums.order_by("scope")}, rows(UsageEvent).filter(user=user))
+        return _report(
+            {scope: int(amount) for scope, amount in sums.order_by("scope")},
+            rows(UsageEvent).filter(user=user),
+        )
     if period == "current_month":
         month = calendar_month(moment_us)
         return _of_events(_within(user, month))
@@ -152,5 +166,3 @@ def _current(sums: dict[str, int]) -> dict[str, Any]:
 
 def _by_model(sums: dict[str, int], prefix: str) -> dict[str, int]:
     return {scope[len(prefix) :]: amount for scope, amount in sums.items() if scope.startswith(prefix)}
-
-

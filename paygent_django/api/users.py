@@ -6,13 +6,13 @@ from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
+from ninja import Router
 
 from paygent_django import services
 from paygent_django.api import schemas
 from paygent_django.api.auth import administers, project_of, reads, user_of
 from paygent_django.api.bodies import answer, nothing
-from paygent_django.api.paging import LIMIT_MAX, page
+from paygent_django.api.paging import Limit, page
 from paygent_django.api.plans import plan_of
 from paygent_django.api.problems import Problem
 from paygent_django.api.values import iso
@@ -38,9 +38,7 @@ def create_user(request: HttpRequest, payload: schemas.UserIn) -> HttpResponse:
 
 
 @router.get("", auth=reads, response=schemas.UsersOut)
-def list_users(
-    request: HttpRequest, limit: int = Query(100, ge=1, le=LIMIT_MAX), cursor: str | None = None
-) -> HttpResponse:
+def list_users(request: HttpRequest, limit: Limit = 100, cursor: str | None = None) -> HttpResponse:
     """All users, the oldest first."""
     found, next_cursor = page(rows(EndUser).filter(project=project_of(request)), ("pk",), limit, cursor)
     return answer({"users": [as_json(user) for user in found], "next_cursor": next_cursor})

@@ -7,13 +7,13 @@ from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Query, Router
+from ninja import Router
 
 from paygent_django import webhooks
 from paygent_django.api import schemas
 from paygent_django.api.auth import administers, project_of
 from paygent_django.api.bodies import answer, nothing
-from paygent_django.api.paging import LIMIT_MAX, page
+from paygent_django.api.paging import Limit, page
 from paygent_django.api.problems import Problem
 from paygent_django.api.values import iso
 from paygent_django.models import WebhookDelivery, WebhookEndpoint
@@ -67,7 +67,7 @@ def send_test(request: HttpRequest, webhook_id: str) -> HttpResponse:
 def list_deliveries(
     request: HttpRequest,
     webhook_id: str,
-    limit: int = Query(100, ge=1, le=LIMIT_MAX),
+    limit: Limit = 100,
     cursor: str | None = None,
 ) -> HttpResponse:
     """What an address was told, newest first."""
@@ -106,7 +106,9 @@ def _endpoint(request: HttpRequest, webhook_id: str) -> WebhookEndpoint:
         wanted = uuid.UUID(webhook_id)
     except ValueError:
         wanted = None
-    found: WebhookEndpoint | None = rows(WebhookEndpoint).filter(project=project_of(request), uuid=wanted).first()
+    found: WebhookEndpoint | None = (
+        rows(WebhookEndpoint).filter(project=project_of(request), uuid=wanted).first()
+    )
     if found is None:
         raise Problem(HTTPStatus.NOT_FOUND, "there is no such webhook", "webhook_id")
     return found

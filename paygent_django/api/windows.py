@@ -49,7 +49,9 @@ def _spans(project: Project, users: Sequence[str]) -> dict[str, list[Span]]:
             ends_us__lte=MOMENT_MAX_US,
         )
         names = ("user__external_user_id", "starts_us", "ends_us", "period_start_us", "period_end_us")
-        for user_id, starts_us, ends_us, period_start, period_end in found.order_by("starts_us").values_list(*names):
+        for user_id, starts_us, ends_us, period_start, period_end in found.order_by("starts_us").values_list(
+            *names
+        ):
             period = None if period_start is None else (period_start, period_end)
             spans.setdefault(user_id, []).append((starts_us, ends_us, period))
     return spans

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
@@ -20,6 +20,7 @@ from paygent_django.models import EndUser, Plan, PlanVersion, Project, Subscript
 from paygent_django.models.fields import escape, unescape
 
 _USERS_PER_QUERY = 400
+_POSTGRES_NOW = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint"
 _NEW_USER = (
     "uuid", "project_id", "external_user_id", "name", "email", "metadata", "sdk_enabled", "grant_window",
     "grant_nusd", "contended_us", "created_us",
@@ -43,7 +44,7 @@ class Held:
 class Accounts:
     """Rows of :class:`EndUser` and what binds them, within one transaction of one project."""
 
-    def __init__(self, sql: Sql, project_pk: int, clock: Callable[[Sql], int] = clock_us) -> None:
+    def __init__(self, sql: Sql, project_pk: int, clock: Callable[[], int] | None = None) -> None:
         self.sql = sql
         self.project_pk = project_pk
         self.now_us = 0
@@ -56,14 +57,40 @@ class Accounts:
 
     def hold(self, users: Collection[str], looking: Collection[str] = ()) -> None:
         """Lock and read the rows of *users*, made if need be, and of those of *looking* who are there."""
-        held = self.lock({*users, *looking})
-        self.tell_time()
-        self.load(held)
+        self.look({*users, *looking})()
         self.create(users)
+
+    def look(self, users: Collection[str], plans: Collection[str] = ()) -> Callable[[], None]:
+        """
+        Lock the rows of *users* that are there, and read them and *plans*.
+
+        In a pipeline all that travels together, with whatever is asked until the function that is returned
+        here is called, which takes what was found.
+        """
+        if not self.sql.is_pipelined or self._clock is not None:
+            held = self.lock(users)
+            self.tell_time()
+            self.load(held)
+            return lambda: None
+        names = sorted(map(escape, users))
+        locked = self.sql.ask(*self._locking(names))
+        found = self.sql.ask(*self._loading(names))
+        known_plans = self.sql.ask(*self._planned([*plans, DEFAULT_PLAN]))
+
+        def take() -> None:
+            held = {name for (name,) in locked()}
+            rows = found()
+            self.now_us = rows[0][0]
+            self._take_plans([*plans, DEFAULT_PLAN], known_plans())
+            for row in rows:
+                if row[2] in held:
+                    self._take(row[1:])
+
+        return take
 
     def tell_time(self) -> None:
         """Read the clock. After the locks are held: who waited must not judge by a moment that is past."""
-        self.now_us = self._clock(self.sql)
+        self.now_us = clock_us(self.sql) if self._clock is None else self._clock()
 
     def lock(self, users: Collection[str]) -> list[str]:
         """
@@ -77,28 +104,38 @@ class Accounts:
             self.sql.run(f"UPDATE {self._table} SET email = email WHERE id = 0")  # noqa: S608  # our own names
             return list(users)
         locked: list[str] = []
-        ending = "FOR NO KEY UPDATE" if self.sql.vendor == "postgresql" else "FOR UPDATE"
         for chunk in chunks(sorted(map(escape, users)), _USERS_PER_QUERY):
-            named, values = self.sql.among("external_user_id", chunk)
-            where = f"WHERE project_id = %s AND {named} ORDER BY id {ending}"
-            query = f"SELECT external_user_id FROM {self._table} {where}"  # noqa: S608  # names of our own
-            locked += [unescape(row[0]) for row in self.sql.rows(query, (self.project_pk, *values))]
+            locked += [unescape(row[0]) for row in self.sql.rows(*self._locking(chunk))]
         return locked
 
     def load(self, users: Collection[str]) -> None:
         """Read what binds *users* now; those who are not there stay unknown."""
         for chunk in chunks(sorted(map(escape, users)), _USERS_PER_QUERY):
-            named, values = self.sql.among("u.external_user_id", chunk)
-            query = (
-                "SELECT u.id, u.external_user_id, u.sdk_enabled, u.own_config, u.contended_us, "  # noqa: S608
-                "u.grant_window, u.grant_nusd, s.plan_id, p.name, s.period_start_us, s.period_end_us "
-                f"FROM {self._table} u LEFT JOIN {self.sql.table(Subscription)} s "
-                "ON s.user_id = u.id AND s.starts_us <= %s AND s.ends_us > %s "
-                f"LEFT JOIN {self.sql.table(Plan)} p ON p.id = s.plan_id "
-                f"WHERE u.project_id = %s AND {named}"
-            )
-            for row in self.sql.rows(query, (self.now_us, self.now_us, self.project_pk, *values)):
-                self._take(row)
+            for row in self.sql.rows(*self._loading(chunk, self.now_us)):
+                if row[1] is not None:
+                    self._take(row[1:])
+
+    def _locking(self, names: Sequence[str]) -> tuple[str, list[Any]]:
+        named, values = self.sql.among("external_user_id", names)
+        ending = "FOR NO KEY UPDATE" if self.sql.vendor == "postgresql" else "FOR UPDATE"
+        where = f"WHERE project_id = %s AND {named} ORDER BY id {ending}"
+        return f"SELECT external_user_id FROM {self._table} {where}", [self.project_pk, *values]  # noqa: S608
+
+    def _loading(self, names: Sequence[str], at_us: int | None = None) -> tuple[str, list[Any]]:
+        """The moment, PostgreSQL's own by default, and who is bound by what then; at least one row."""
+        named, values = self.sql.among("u.external_user_id", names)
+        cast = "::bigint" if self.sql.vendor == "postgresql" else ""
+        now, at = (_POSTGRES_NOW, []) if at_us is None else (f"%s{cast}", [at_us])
+        query = (
+            "SELECT t.now_us, u.id, u.external_user_id, u.sdk_enabled, u.own_config, u.contended_us, "  # noqa: S608
+            "u.grant_window, u.grant_nusd, s.plan_id, p.name, s.period_start_us, s.period_end_us "
+            f"FROM (SELECT {now} AS now_us) t "
+            f"LEFT JOIN {self._table} u ON u.project_id = %s AND {named} "
+            f"LEFT JOIN {self.sql.table(Subscription)} s "
+            "ON s.user_id = u.id AND s.starts_us <= t.now_us AND s.ends_us > t.now_us "
+            f"LEFT JOIN {self.sql.table(Plan)} p ON p.id = s.plan_id"
+        )
+        return query, [*at, self.project_pk, *values]
 
     def create(self, users: Iterable[str]) -> None:
         """Make rows for those of *users* who are not there, and hold them."""
@@ -199,21 +236,29 @@ class Accounts:
         return None if default is None else self.plan_id(default.name)
 
     def _read_plan(self, name: str) -> PlanRow | None:
+        self._take_plans([name], self.sql.rows(*self._planned([name])))
+        return self._plans[name]
+
+    def _planned(self, names: Sequence[str]) -> tuple[str, list[Any]]:
+        """The plans of those names, and the project's default plan if it is asked for."""
         sql = self.sql
-        default = f"(SELECT default_plan_id FROM {sql.table(Project)} WHERE id = %s)"  # noqa: S608  # our own names
-        named = "p.name = %s"
-        values: list[Any] = [escape(name)]
-        if name == DEFAULT_PLAN:
-            named, values = f"(p.name = %s OR p.id = {default})", [*values, self.project_pk]
+        is_default = f"p.id = (SELECT default_plan_id FROM {sql.table(Project)} WHERE id = %s)"  # noqa: S608
+        named, values = sql.among("p.name", [escape(name) for name in names])
+        if DEFAULT_PLAN in names:
+            named, values = f"({named} OR {is_default})", [*values, self.project_pk]
         query = (
-            f"SELECT p.id, p.name, v.{sql.quoted('key')}, v.config FROM {sql.table(Plan)} p "  # noqa: S608
+            f"SELECT p.id, p.name, v.{sql.quoted('key')}, v.config, {is_default} FROM {sql.table(Plan)} p "  # noqa: S608
             f"JOIN {sql.table(PlanVersion)} v ON v.id = p.current_id WHERE {named} AND p.project_id = %s"
         )
-        found = {unescape(row[1]): row for row in sql.rows(query, (*values, self.project_pk))}
-        self._plan_ids.update((plan, row[0]) for plan, row in found.items())
-        # Of two, the chosen default plan wins over the one that is merely named so.
-        chosen = next((plan for plan in found if plan != name), name)
-        return PlanRow(chosen, *found[chosen][2:]) if chosen in found else None
+        return query, [self.project_pk, *values, self.project_pk]
+
+    def _take_plans(self, names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        plans = {unescape(row[1]): PlanRow(unescape(row[1]), row[2], row[3]) for row in rows}
+        self._plan_ids.update((unescape(row[1]), row[0]) for row in rows)
+        self._plans.update((name, plans.get(name)) for name in names)
+        chosen = next((unescape(row[1]) for row in rows if row[4]), None)
+        if chosen is not None and DEFAULT_PLAN in names:  # it wins over the one that is merely named so
+            self._plans[DEFAULT_PLAN] = plans[chosen]
 
     def _insert_plan(self, name: str) -> None:
         stored = self.sql.stored

@@ -18,17 +18,15 @@ from django.db.utils import Error
 
 from paygent.ledger import LedgerError
 from paygent.ledgers._lock import FileLock
+from paygent_django.ledger._pipeline import BOUNDS_TRANSACTIONS, can_pipeline, pipelined
+from paygent_django.ledger._sql import Sql
 
 # On SQLite the ledger waits for a view that has written no longer than its callers wait for the ledger.
 FILE_WAIT_S = 0.2
 # Elsewhere it waits for users whose rows are locked. Many processes at one account are served in turn, and
 # callers lose their patience long before this ends.
 ROW_WAIT_S = 3
-# For the running transaction alone: behind a pooler the connection belongs to others too.
-_POSTGRES_LIMITS = "SELECT " + ", ".join(
-    f"set_config('{name}', '{ROW_WAIT_S}s', true)"
-    for name in ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout")
-)
+TRANSACTION_S = ROW_WAIT_S + 1
 _FORK_WAIT_S = 5.0
 _CONNECT_S = 2
 
@@ -36,8 +34,8 @@ _CONNECT_S = 2
 class Source(Protocol):
     """Where the ledger gets its connection from."""
 
-    def transaction(self) -> contextlib.AbstractContextManager[BaseDatabaseWrapper]:
-        """A connection within a transaction that ends with the block."""
+    def transaction(self) -> contextlib.AbstractContextManager[Sql]:
+        """Statements within a transaction that ends with the block."""
 
     def reading(self) -> contextlib.AbstractContextManager[BaseDatabaseWrapper]:
         """A connection to read from."""
@@ -72,16 +70,21 @@ class Shared:
         return self._pinned if self._pinned is not None else connections[self._alias]
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[BaseDatabaseWrapper]:
+    def transaction(self) -> Iterator[Sql]:
         connection = self._connection
+        if can_pipeline(connection):
+            with pipelined(connection) as sql:
+                yield sql
+            return
+        with self._plain(connection), _sql(connection) as sql:
+            yield sql
+
+    def _plain(self, connection: BaseDatabaseWrapper) -> contextlib.AbstractContextManager[Any]:
         if self._pinned is None:
-            with transaction.atomic(using=self._alias):
-                yield connection
-        elif connection.in_atomic_block:
-            yield connection  # savepoints of two threads would cross
-        else:
-            with _explicit(connection):
-                yield connection
+            atomic: contextlib.AbstractContextManager[Any] = transaction.atomic(using=self._alias)
+            return atomic
+        # savepoints of two threads would cross
+        return contextlib.nullcontext() if connection.in_atomic_block else _explicit(connection)
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[BaseDatabaseWrapper]:
@@ -118,12 +121,17 @@ class Own:
         _sources.add(self)
 
     @contextlib.contextmanager
-    def transaction(self) -> Iterator[BaseDatabaseWrapper]:
+    def transaction(self) -> Iterator[Sql]:
         with self._use:
             connection = self._open()
+            if can_pipeline(connection):
+                with pipelined(connection, _limits(connection)) as sql:
+                    yield sql
+                return
             with self._lock or contextlib.nullcontext(), _explicit(connection):
                 _begin(connection)
-                yield connection
+                with _sql(connection) as sql:
+                    yield sql
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[BaseDatabaseWrapper]:
@@ -229,7 +237,26 @@ def _begin(connection: BaseDatabaseWrapper) -> None:
     """No row is waited for without an end, and none stays locked by a process that was stopped."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(_POSTGRES_LIMITS)
+            cursor.execute(_limits(connection))
+
+
+def _limits(connection: BaseDatabaseWrapper) -> str:
+    """For the running transaction alone: behind a pooler the connection belongs to others too."""
+    limits = dict.fromkeys(
+        ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"), ROW_WAIT_S
+    )
+    if connection.pg_version >= BOUNDS_TRANSACTIONS:
+        limits["transaction_timeout"] = TRANSACTION_S
+    return "SELECT " + ", ".join(f"set_config('{name}', '{s}s', true)" for name, s in limits.items())
+
+
+@contextlib.contextmanager
+def _sql(connection: BaseDatabaseWrapper) -> Iterator[Sql]:
+    sql = Sql(connection)
+    try:
+        yield sql
+    finally:
+        sql.close()
 
 
 def _sqlite_file(connection: BaseDatabaseWrapper) -> Path | None:

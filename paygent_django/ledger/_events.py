@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import date
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -77,39 +77,41 @@ def tag_of(event: Event) -> str:
 # -- writing ----------------------------------------------------------------------------------------------
 
 
-def insert_new(accounts: Accounts, events: Sequence[Event], shard: int) -> list[Event]:
+def insert(accounts: Accounts, events: Sequence[Event], shard: int) -> None:
     """
-    Append those of *events* that are not there yet, and add them to the roll-ups; returns them.
+    Append *events*, none of which is there yet, and add them to the roll-ups.
 
     The rows of their users are locked, so that nobody appends the same ones meanwhile.
     """
-    sql = accounts.sql
-    known = _known(sql, UsageEvent, "event_id", accounts.project_pk, [event.id for event in events])
-    new = [event for event in events if event.id not in known]
-    if new:
-        counted = [_counted(accounts, event) for event in new]
-        sql.insert(UsageEvent, _COLUMNS, list(map(_row_of(accounts), new, counted)))
-        roll_up(sql, accounts.project_pk, counted, shard)
-    return new
+    counted = [_counted(accounts, event) for event in events]
+    row = _row_of(accounts)
+    accounts.sql.insert(UsageEvent, _COLUMNS, list(map(row, events, counted)))
+    roll_up(accounts.sql, accounts.project_pk, counted, shard)
 
 
 # What the server decides when an event first arrives is no part of its content.
 _DECIDED = ("period", "session")
 
 
-def parted(accounts: Accounts, events: Sequence[Event]) -> tuple[list[Event], list[tuple[str, str]]]:
+def parted(
+    accounts: Accounts, events: Sequence[Event], known_ids: Collection[str]
+) -> tuple[list[Event], list[tuple[str, str]]]:
     """Part *events* from those whose id is known with other content: (id, first field that differs)."""
-    known = _stored_events(accounts, [event.id for event in events])
+    known = _stored_events(accounts, [event.id for event in events if event.id in known_ids])
     fitting: list[Event] = []
     conflicts: list[tuple[str, str]] = []
     for event in events:
         other = known.setdefault(event.id, event)
-        field = next((name for name in Event._fields if _differs(name, event, other)), None)
+        field = None if other is event else _difference(event, other)
         if field is None:
             fitting.append(event)
         else:
             conflicts.append((event.id, field))
     return fitting, conflicts
+
+
+def _difference(event: Event, other: Event) -> str | None:
+    return next((name for name in Event._fields if _differs(name, event, other)), None)
 
 
 def _differs(name: str, event: Event, other: Event) -> bool:
@@ -146,44 +148,45 @@ def _counted(accounts: Accounts, event: Event) -> Counted:
     )  # fmt: skip
 
 
-def _row_of(accounts: Accounts) -> Any:
+def _row_of(accounts: Accounts) -> Callable[[Event, Counted], tuple[Any, ...]]:
     project_pk, now_us = accounts.project_pk, accounts.now_us
 
     def row(event: Event, counted: Counted) -> tuple[Any, ...]:
-        corrects = (event.metadata or {}).get(CORRECTS) if counted.corrects else None
+        e = event
+        corrects = (e.metadata or {}).get(CORRECTS) if counted.corrects else None
         return (
-            project_pk, counted.user_pk, counted.plan_id, escape(event.id), now_us, counted.cost_nusd,
-            counted.tag, corrects, *(_stored(name, getattr(event, name)) for name in _SHARED),
+            project_pk, counted.user_pk, counted.plan_id, escape(e.id), now_us, counted.cost_nusd,
+            counted.tag, corrects, e.timestamp_us, e.period, escape(e.session), _text(e.session_id),
+            _text(e.provider), _text(e.operation), _text(e.model), _text(e.request_model),
+            _text(e.response_model), e.input_tokens, e.output_tokens, e.cache_read_input_tokens,
+            e.cache_write_input_tokens, e.reasoning_output_tokens, e.cost_tokens_nusd, e.cost_tools_nusd,
+            to_json(list(e.tool_calls)) if e.tool_calls else None, to_json(e.metadata), escape(e.source),
+            bool(e.estimated), bool(e.cost_explicit), _text(e.rate_source), _text(e.description),
         )  # fmt: skip
 
     return row
 
 
-def _stored(name: str, value: Any) -> Any:
-    if name in _TEXTS:
-        return None if value is None else escape(value)
-    if name in ("estimated", "cost_explicit"):
-        return bool(value)
-    if name == "tool_calls":
-        return to_json(list(value)) if value else None
-    return to_json(value) if name == "metadata" else value
+def _text(text: str | None) -> str | None:
+    return None if text is None else escape(text)
 
 
-def _known(sql: Sql, model: Any, column: str, project_pk: int, ids: Sequence[str]) -> set[str]:
-    known: set[str] = set()
+def known(sql: Sql, model: Any, column: str, project_pk: int, ids: Sequence[str]) -> set[str]:
+    """Those of *ids* that the table of *model* has in its *column*."""
+    found: set[str] = set()
     for chunk in chunks([escape(one) for one in ids], _IDS_PER_QUERY):
         named, values = sql.among(column, chunk)
         query = f"SELECT {column} FROM {sql.table(model)} WHERE project_id = %s AND {named}"  # noqa: S608
-        known.update(unescape(row[0]) for row in sql.rows(query, (project_pk, *values)))
-    return known
+        found.update(unescape(row[0]) for row in sql.rows(query, (project_pk, *values)))
+    return found
 
 
 def record_gates(accounts: Accounts, rows: Sequence[GateRow], shard: int) -> None:
     """Append the decisions that are not there yet, and count them by day."""
     sql, project_pk = accounts.sql, accounts.project_pk
     distinct = {row.id: row for row in rows}
-    known = _known(sql, GateEvent, "gate_id", project_pk, list(distinct))
-    new = [row for row in distinct.values() if row.id not in known]
+    there = known(sql, GateEvent, "gate_id", project_pk, list(distinct))
+    new = [row for row in distinct.values() if row.id not in there]
     if not new:
         return
     values = [(project_pk, accounts.pk(row.user_id), escape(row.id), *_gate_values(row)) for row in new]
@@ -217,12 +220,13 @@ def roll_up(sql: Sql, project_pk: int, events: Iterable[Counted], shard: int) ->
     days: dict[tuple[date, int | None, str, str], list[int]] = defaultdict(lambda: [0] * len(MEASURES))
     for event in events:
         day = _day(event.timestamp_us // _DAY_US)
+        measures = event.measures
         for sums in (
             users[event.user_pk, UserUsage.DAY, day],
             users[event.user_pk, UserUsage.MONTH, day.replace(day=1)],
             days[day, event.plan_id, event.model, event.tag],
         ):
-            for index, amount in enumerate(event.measures):
+            for index, amount in enumerate(measures):
                 sums[index] += amount
     adapt = sql.connection.ops.adapt_datefield_value
     sql.add(
@@ -256,6 +260,12 @@ def roll_up_gates(
             for (day, status, reason, blocked), count in sorted(days.items())
         ],
     )  # fmt: skip
+
+
+@lru_cache(maxsize=8192)
+def total_key(scope: str, window: str) -> str:
+    """The short name of a total in its user's rows."""
+    return digest(scope, window)
 
 
 def digest(*parts: object) -> str:

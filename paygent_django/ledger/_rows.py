@@ -2,31 +2,74 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from paygent.core.events import Event
+from paygent.core.windows import session_window
 from paygent.ledger import Account, Bucket, PlanRow
 from paygent.ledgers._rows import LeaseRow, SessionRow
-from paygent_django.ledger import _events
+from paygent.ledgers._staged import Habits
+from paygent_django.ledger import _ahead, _events
 from paygent_django.ledger._accounts import Accounts
-from paygent_django.ledger._sql import Sql, chunks, json_text
-from paygent_django.models import EndUser, Lease, Session, Total
+from paygent_django.ledger._ahead import Asking
+from paygent_django.ledger._sql import Sql, chunks
+from paygent_django.ledger._values import LEASE_COLUMNS, lease_values, to_lease, to_totals
+from paygent_django.models import EndUser, Lease, Session, Total, UsageEvent
 from paygent_django.models.fields import escape, unescape
 
-_LEASE = ("user_id", "lease_id", "seq", "expires_us", "amounts", "denied", "busy")
 _SESSION = ("user_id", "own_id", "session_id", "started_us", "ends_us")
 _SWEEP_MAX = 1000
 
 
 class DjangoRows:
-    """The rows of one project in one open transaction, the accounts of its users locked."""
+    """
+    The rows of one project in one open transaction, the accounts of its users locked.
+
+    In a pipeline :meth:`begin` reads ahead what will be asked for. What is not there is read when it is.
+    """
 
     def __init__(self, accounts: Accounts, shard: int) -> None:
         self.accounts = accounts
         self._sql: Sql = accounts.sql
         self._shard = shard
+        self._leases: dict[str, dict[str, LeaseRow]] = {}
+        self._sessions: dict[tuple[str, str], SessionRow | None] = {}
+        self._totals: dict[tuple[str, str], dict[str, int]] = {}  # user and window: by scope
+        self._asked_ids: set[str] = set()
+        self._known_ids: set[str] = set()
+        self._put: dict[tuple[str, str], LeaseRow | None] = {}  # None: dropped
+
+    def begin(self, users: Collection[str], asking: Asking, habits: Habits) -> None:
+        """Lock and read *users*, made if need be, and read what *asking* names and *habits* guess."""
+        if not self._sql.is_pipelined:
+            self.accounts.hold(users, asking.looking)
+            return
+        take_users = self.accounts.look({*users, *asking.looking}, habits.plans(asking.requests))
+        take_rows = _ahead.ask(self._sql, self.accounts.project_pk, asking, habits)
+        take_users()
+        found = take_rows()
+        # Whoever was not there cannot have had a row locked: what is his is read after he is made.
+        is_there = self.accounts.held
+        self._asked_ids, self._known_ids = set(asking.event_ids), found.known_ids
+        self._leases = {user: rows for user, rows in found.leases.items() if is_there(user)}
+        self._sessions = {key: row for key, row in found.sessions.items() if is_there(key[0])}
+        self._totals = {key: sums for key, sums in found.totals.items() if is_there(key[0])}
+        self.accounts.create(users)
+
+    def flush(self) -> None:
+        """Write the leases that have changed."""
+        changed, self._put = self._put, {}
+        kept = [
+            (self.accounts.pk(user_id), *lease_values(row))
+            for (user_id, _), row in sorted(changed.items(), key=lambda item: item[0])
+            if row is not None
+        ]
+        self._sql.put(Lease, ("user_id", *LEASE_COLUMNS), ("user_id", "lease_id"), kept)
+        for (user_id, lease_id), row in changed.items():
+            if row is None:
+                table, values = self._sql.table(Lease), (self.accounts.pk(user_id), escape(lease_id))
+                self._sql.run(f"DELETE FROM {table} WHERE user_id = %s AND lease_id = %s", values)  # noqa: S608
 
     def now_us(self) -> int:
         return self.accounts.now_us
@@ -42,6 +85,12 @@ class DjangoRows:
         return self.accounts.plan(name)
 
     def session(self, user_id: str, own_id: str) -> SessionRow | None:
+        key = user_id, own_id
+        if key not in self._sessions:
+            self._sessions[key] = self._read_session(user_id, own_id)
+        return self._sessions[key]
+
+    def _read_session(self, user_id: str, own_id: str) -> SessionRow | None:
         held = self.accounts.held(user_id)
         if held is None:
             return None
@@ -58,50 +107,82 @@ class DjangoRows:
             session.ends_us,
         )  # fmt: skip
         self._sql.put(Session, _SESSION, ("user_id", "own_id"), [row])
+        self._sessions[user_id, own_id] = session
+        if session.started_us == self.now_us():  # it begins now, so nothing is posted to it yet
+            window = session_window(session.session_id, session.started_us, 0)
+            self._totals.setdefault((user_id, window.key), {})
 
     def insert_events(self, events: Sequence[Event]) -> Sequence[Event]:
-        return _events.insert_new(self.accounts, events, self._shard)
+        known = self.known_ids(events)
+        new = [event for event in events if event.id not in known]
+        if new:
+            _events.insert(self.accounts, new, self._shard)
+            known.update(event.id for event in new)
+        return new
+
+    def known_ids(self, events: Sequence[Event]) -> set[str]:
+        """The ids that are there already, of *events* at least."""
+        ids = [event.id for event in events if event.id not in self._asked_ids]
+        if ids:
+            self._asked_ids.update(ids)
+            self._known_ids |= _events.known(self._sql, UsageEvent, "event_id", self.accounts.project_pk, ids)
+        return self._known_ids
 
     def add(self, deltas: Mapping[tuple[str, str, str], int]) -> None:
+        key, pk = _events.total_key, self.accounts.pk
         rows = sorted(
-            (self.accounts.pk(user_id), _events.digest(scope, window), escape(window), escape(scope), amount)
+            (pk(user_id), key(scope, window), escape(window), escape(scope), amount)
             for (user_id, scope, window), amount in deltas.items()
         )
         columns = ("user_id", "key", "window", "scope", "amount")
         self._sql.add(Total, columns, ("user_id", "key"), ("amount",), rows)
+        for (user_id, scope, window), amount in deltas.items():
+            sums = self._totals.get((user_id, window))
+            if sums is not None:
+                sums[scope] = sums.get(scope, 0) + amount
 
     def totals(self, user_id: str, windows: Collection[str]) -> dict[Bucket, int]:
         held = self.accounts.held(user_id)
         if held is None:
             return {}
+        missing = [window for window in windows if (user_id, window) not in self._totals]
+        if missing:
+            self._read_totals(user_id, held.pk, missing)
+        return {
+            (scope, window): amount
+            for window in windows
+            for scope, amount in self._totals[user_id, window].items()
+        }
+
+    def _read_totals(self, user_id: str, pk: int, windows: Sequence[str]) -> None:
         window = self._sql.quoted("window")
         named, values = self._sql.among(window, [escape(one) for one in windows])
         query = f"SELECT scope, {window}, amount FROM {self._sql.table(Total)} WHERE user_id = %s AND {named}"  # noqa: S608
-        return to_totals(self._sql.rows(query, (held.pk, *values)))
+        found = to_totals(self._sql.rows(query, (pk, *values)))
+        self._totals.update(((user_id, one), {}) for one in windows)
+        for (scope, one), amount in found.items():
+            self._totals[user_id, one][scope] = amount
 
     def leases(self, user_id: str) -> list[LeaseRow]:
-        held = self.accounts.held(user_id)
-        if held is None:
-            return []
-        query = (
-            f"SELECT lease_id, seq, expires_us, amounts, denied, busy FROM {self._sql.table(Lease)} "  # noqa: S608
-            "WHERE user_id = %s"
-        )
-        return [_lease(row) for row in self._sql.rows(query, (held.pk,))]
+        return list(self._leases_of(user_id).values())
+
+    def _leases_of(self, user_id: str) -> dict[str, LeaseRow]:
+        if user_id not in self._leases:
+            held = self.accounts.held(user_id)
+            query = (
+                f"SELECT lease_id, seq, expires_us, amounts, denied, busy FROM {self._sql.table(Lease)} "  # noqa: S608
+                "WHERE user_id = %s"
+            )
+            found = [] if held is None else self._sql.rows(query, (held.pk,))
+            self._leases[user_id] = {lease.lease_id: lease for lease in map(to_lease, found)}
+        return self._leases[user_id]
 
     def put_lease(self, user_id: str, row: LeaseRow) -> None:
-        amounts = json_text([(scope, window, amount) for (scope, window), amount in row.amounts.items()])
-        denied = None if row.denied is None else escape(row.denied)
-        values = (
-            self.accounts.pk(user_id), escape(row.lease_id), row.seq, row.expires_us, amounts, denied,
-            bool(row.busy),
-        )  # fmt: skip
-        self._sql.put(Lease, _LEASE, ("user_id", "lease_id"), [values])
+        self._leases_of(user_id)[row.lease_id] = self._put[user_id, row.lease_id] = row
 
     def drop_lease(self, user_id: str, lease_id: str) -> None:
-        table = self._sql.table(Lease)
-        values = (self.accounts.pk(user_id), escape(lease_id))
-        self._sql.run(f"DELETE FROM {table} WHERE user_id = %s AND lease_id = %s", values)  # noqa: S608
+        self._leases_of(user_id).pop(lease_id, None)
+        self._put[user_id, lease_id] = None
 
     def close_leases(self, lease_ids: Sequence[str]) -> None:
         """Drop the leases of dead processes, of this project's users."""
@@ -128,15 +209,3 @@ class DjangoRows:
         for chunk in chunks(old, 500):
             named, values = self._sql.among("id", chunk)
             self._sql.run(f"DELETE FROM {table} WHERE {named}", values)  # noqa: S608
-
-
-def to_totals(rows: Sequence[Sequence[Any]]) -> dict[Bucket, int]:
-    """Rows of scope, window and amount by bucket."""
-    return {(unescape(scope), unescape(window)): amount for scope, window, amount in rows}
-
-
-def _lease(row: Sequence[Any]) -> LeaseRow:
-    lease_id, seq, expires_us, amounts, denied, busy = row
-    by_bucket = {(scope, window): amount for scope, window, amount in json.loads(amounts)}
-    denied = None if denied is None else unescape(denied)
-    return LeaseRow(unescape(lease_id), seq, expires_us, by_bucket, denied, bool(busy))

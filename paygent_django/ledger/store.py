@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote
@@ -15,15 +16,17 @@ from django.db import connections
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest
 from paygent.ledgers._rows import Sweeper, apply_leases, post_events
+from paygent.ledgers._staged import Habits
 from paygent_django.database import DEFAULT_PROJECT, connection_kind, database_alias, project_name
 from paygent_django.ledger import _events, _jobs, _plans
 from paygent_django.ledger._accounts import Accounts
-from paygent_django.ledger._clock import clock_us
+from paygent_django.ledger._ahead import Asking
 from paygent_django.ledger._connections import Own, Shared, Source
 from paygent_django.ledger._faults import Fault, raised
 from paygent_django.ledger._projects import project_pk
-from paygent_django.ledger._rows import DjangoRows, to_totals
+from paygent_django.ledger._rows import DjangoRows
 from paygent_django.ledger._sql import Sql
+from paygent_django.ledger._values import to_totals
 from paygent_django.models import EndUser, GateEvent, Total, UsageEvent
 from paygent_django.models.fields import escape
 
@@ -40,6 +43,19 @@ class Posted(NamedTuple):
     conflicts: list[tuple[str, str]]
 
 
+class _Known:
+    """What one ledger remembers for the next operation; all of it may be forgotten."""
+
+    def __init__(self) -> None:
+        self.habits = Habits()
+        self.sweeper = Sweeper()
+
+
+@lru_cache(maxsize=1024)
+def _known_of(_alias: str, _project: str) -> _Known:
+    return _Known()
+
+
 class DjangoLedger:
     """
     The ledger of one project, in the database that holds this app's tables.
@@ -51,6 +67,7 @@ class DjangoLedger:
             ``"shared"``: that of the calling thread, for the API and commands. ``"pinned"``: for every
             thread that of the one which made the ledger, for ``TestCase``.
         now_us: The clock; by default the database's own, on SQLite the machine's.
+        project_pk: The key of the project's row, for a caller who has just read it.
     """
 
     def __init__(
@@ -60,13 +77,15 @@ class DjangoLedger:
         *,
         connection: str = "own",
         now_us: Callable[[], int] | None = None,
+        project_pk: int | None = None,
     ) -> None:
         self.alias = alias or database_alias()
         self.project = project or project_name()
         self._source = _source(self.alias, connection)
         self._now_us = now_us
-        self._project_pk: int | None = None
-        self._sweeper = Sweeper()
+        self._project_pk = project_pk
+        # The API makes a ledger for each request.
+        self._known = _known_of(self.alias, self.project) if connection == "shared" else _Known()
         self._shard = uuid.uuid4().int % _SHARDS
 
     @property
@@ -86,10 +105,11 @@ class DjangoLedger:
     def lease(self, requests: Sequence[LeaseRequest]) -> list[LeaseReply]:
         posting = {event.user_id for request in requests for event in request.events}
         calling = {r.user_id for r in requests if r.begin_session or r.need or r.want or r.keep}
-        looking = {request.user_id for request in requests}
-        return self._within(
-            posting | calling, lambda rows: apply_leases(rows, requests), looking, sweeps=True
+        replies = self._within(
+            posting | calling, lambda rows: apply_leases(rows, requests), Asking.of(requests)
         )
+        self._known.habits.learn(replies)
+        return replies
 
     def settle(self, events: Sequence[Event], close: Sequence[str] = ()) -> int:
         def post(rows: DjangoRows) -> int:
@@ -98,7 +118,8 @@ class DjangoLedger:
                 rows.close_leases(close)
             return new
 
-        return self._within({event.user_id for event in events}, post)
+        users = {event.user_id for event in events}
+        return self._within(users, post, Asking(users, [event.id for event in events]))
 
     def totals(self, user_id: str) -> dict[Bucket, int]:
         def read(sql: Sql, project: int) -> dict[Bucket, int]:
@@ -155,11 +176,12 @@ class DjangoLedger:
         """
 
         def step(rows: DjangoRows) -> Posted:
-            rest, conflicts = _events.parted(rows.accounts, events)
+            rest, conflicts = _events.parted(rows.accounts, events, rows.known_ids(events))
             accepted = post_events(rows, rest)
             return Posted(accepted, len(rest) - accepted, conflicts)
 
-        return self._within({event.user_id for event in events}, step)
+        users = {event.user_id for event in events}
+        return self._within(users, step, Asking(users, [event.id for event in events]))
 
     def forget_after_fork(self) -> None:
         """Nothing of the parent's is left here: connections are closed before a fork."""
@@ -173,21 +195,19 @@ class DjangoLedger:
         self,
         users: Collection[str],
         work: Callable[[DjangoRows], T],
-        looking: Collection[str] = (),
-        *,
-        sweeps: bool = False,
+        asking: Asking | None = None,
     ) -> T:
-        """Do *work* in one transaction, *users* made and locked first, those of *looking* only locked."""
+        """Do *work* in one transaction, *users* made and locked first, others it is *asking* for locked."""
 
         def step() -> T:
-            with self._source.transaction() as connection, self._sql(connection) as sql:
-                project = self._project(sql)
-                accounts = Accounts(sql, project, self._clock)
-                accounts.hold(users, looking)
-                rows = DjangoRows(accounts, self._shard)
-                if sweeps:
-                    self._sweeper.sweep(rows)
-                return work(rows)
+            with self._source.transaction() as sql:
+                rows = DjangoRows(Accounts(sql, self._project(sql), self._now_us), self._shard)
+                rows.begin(users, asking or Asking(looking=users), self._known.habits)
+                result = work(rows)
+                rows.flush()
+                if asking is not None and asking.requests:
+                    self._known.sweeper.sweep(rows)
+                return result
 
         return self._guarded(step)
 
@@ -240,9 +260,6 @@ class DjangoLedger:
         if self._project_pk is None:
             self._project_pk = project_pk(sql, self.project)
         return self._project_pk
-
-    def _clock(self, sql: Sql) -> int:
-        return clock_us(sql) if self._now_us is None else self._now_us()
 
 
 def from_url(rest: str) -> DjangoLedger:

@@ -1,4 +1,4 @@
-"""The server as an ASGI application, for an ASGI server of one's own: ``paygent_django.server.asgi:application``."""
+"""The server as an ASGI application, for an ASGI server of one's own."""
 
 from __future__ import annotations
 

@@ -47,12 +47,12 @@ def prepare() -> Made:
 
 
 def _admin(alias: str) -> str | None:
-    users = get_user_model()._default_manager.using(alias)  # noqa: SLF001  # how Django names it
+    users = get_user_model()._default_manager.db_manager(alias)  # how Django names it
     if users.filter(is_superuser=True).exists():
         return None
     given = os.environ.get(ADMIN_PASSWORD)
     password = given or secrets.token_urlsafe(12)
-    users.db_manager(alias).create_superuser(ADMIN, password=password)
+    users.create_superuser(ADMIN, password=password)
     return None if given else password
 
 
@@ -69,21 +69,28 @@ def _key() -> str | None:
 
 def _adopt(secret: str) -> None:
     """Have the key that a script or a container chose open the first project."""
-    if not secret.startswith(("pg_live_", "pg_test_")) or not KEY_LENGTH_MIN <= len(secret) <= 200 or not secret.isascii():
+    if (
+        not secret.startswith(("pg_live_", "pg_test_"))
+        or not KEY_LENGTH_MIN <= len(secret) <= 200
+        or not secret.isascii()
+    ):
         raise SetupError(
-            f"{BOOTSTRAP_KEY} must begin with pg_live_ or pg_test_ and have {KEY_LENGTH_MIN} to 200 characters"
+            f"{BOOTSTRAP_KEY} must begin with pg_live_ or pg_test_, "
+            f"and have {KEY_LENGTH_MIN} to 200 characters"
         )
     if services.authenticate(secret) is not None:
         return
-    lookup = secret[: keys._LOOKUP_LENGTH]  # noqa: SLF001  # the form of a stored key
+    lookup = secret[: keys._LOOKUP_LENGTH]  # the form of a stored key
     known = ApiKey.objects.using(database_alias()).filter(lookup=lookup).first()
     if known is not None:
         if known.is_revoked:
             raise SetupError(f"{BOOTSTRAP_KEY} was revoked")
-        raise SetupError(f"{BOOTSTRAP_KEY} begins as another key does: choose one that is random from its start")
+        raise SetupError(
+            f"{BOOTSTRAP_KEY} begins as another key does: choose one that is random from its start"
+        )
     made = services.create_key(services.project(), "PAYGENT_BOOTSTRAP_KEY", scopes=services.SCOPES).row
     made.lookup = lookup
-    made.digest = keys._digest(secret)  # noqa: SLF001  # the form of a stored key
+    made.digest = keys._digest(secret)  # the form of a stored key
     made.is_live = secret.startswith("pg_live_")
     made.save(using=database_alias())
 
@@ -95,8 +102,12 @@ def _alone(alias: str) -> Iterator[None]:
     if connection.vendor == "sqlite":
         path = Path(str(connection.settings_dict["NAME"]))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with FileLock(Path(f"{path}.setup.lock"), 30.0):
-            yield
+        lock = FileLock(Path(f"{path}.setup.lock"))
+        try:
+            with lock:
+                yield
+        finally:
+            lock.close()
         return
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":

@@ -1,7 +1,8 @@
-"""What the served project is told from outside: the environment, which ``paygent serve`` sets from its options."""
+"""What the served project is told by its environment; ``paygent serve`` sets it from its options."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 from pathlib import Path
@@ -13,6 +14,7 @@ BOOTSTRAP_KEY = "PAYGENT_BOOTSTRAP_KEY"
 ADMIN_PASSWORD = "PAYGENT_ADMIN_PASSWORD"  # noqa: S105  # the name of a variable
 SECRET_KEY = "PAYGENT_SECRET_KEY"  # noqa: S105  # the name of a variable
 ALLOWED_HOSTS = "PAYGENT_ALLOWED_HOSTS"
+WEBHOOK_NETWORKS = "PAYGENT_WEBHOOK_NETWORKS"
 METRICS_KEY = "PAYGENT_METRICS_KEY"
 DEFAULT_FILE = "~/.paygent/server.db"
 _SQLITE = {
@@ -20,7 +22,7 @@ _SQLITE = {
     "OPTIONS": {
         "timeout": 20,
         "transaction_mode": "IMMEDIATE",
-        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA busy_timeout=20000",
+        "init_command": "PRAGMA journal_mode=WAL",
     },
 }
 _POSTGRES = ("postgresql", "postgres")
@@ -62,7 +64,11 @@ def _postgres(parts: Any) -> dict[str, Any]:
         "PORT": str(parts.port or ""),
         "CONN_MAX_AGE": None,  # one connection per thread of the server, for as long as it is good
         "CONN_HEALTH_CHECKS": True,
-        "OPTIONS": {"connect_timeout": 5, **options},
+        "OPTIONS": {
+            "connect_timeout": 5,
+            "server_side_binding": True,  # values travel beside the statement and need no quoting
+            **options,
+        },
     }
 
 
@@ -90,3 +96,19 @@ def secret_key() -> str:
 def allowed_hosts() -> list[str]:
     """``PAYGENT_ALLOWED_HOSTS``, by commas; by default any: this server builds no address from the header."""
     return [host for host in os.environ.get(ALLOWED_HOSTS, "*").replace(" ", "").split(",") if host]
+
+
+def webhook_networks() -> list[str]:
+    """
+    ``PAYGENT_WEBHOOK_NETWORKS``, by commas: private networks that webhooks may go to.
+
+    Raises:
+        SetupError: One of them is no network.
+    """
+    given = [part for part in os.environ.get(WEBHOOK_NETWORKS, "").replace(" ", "").split(",") if part]
+    for network in given:
+        try:
+            ipaddress.ip_network(network)
+        except ValueError as error:
+            raise SetupError(f"{WEBHOOK_NETWORKS}: {error}") from error
+    return given

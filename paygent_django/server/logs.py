@@ -13,9 +13,10 @@ _SECRETS = re.compile(r"(pg_(?:live|test)_|whsec_|sk-|Bearer\s+)[\w\-.~+/]{4,}=*
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as JSON: time, level, logger, message, what ``extra={"said": {…}}`` adds, and the traceback."""
+    """A record as JSON: time, level, logger, message, what ``extra={"said": …}`` adds, the traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """One line."""
         said: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),

@@ -21,8 +21,6 @@ _NAMES = frozenset(
 REQUESTS = Counter("paygent_http_requests", "Requests answered", ["route", "method", "status"])
 SECONDS = Histogram("paygent_http_request_seconds", "Time to answer", ["route"], buckets=_BUCKETS)
 EVENTS = Counter("paygent_events", "Usage events by what became of them", ["outcome"])
-LEASES = Counter("paygent_lease_operations", "Lease operations by what became of them", ["outcome"])
-DELIVERIES = Counter("paygent_webhook_deliveries", "Deliveries of webhooks by how they went", ["outcome"])
 
 
 def observe(request: HttpRequest, status: int, took_s: float) -> None:
@@ -30,12 +28,16 @@ def observe(request: HttpRequest, status: int, took_s: float) -> None:
     route = route_of(request.path)
     REQUESTS.labels(route, request.method or "", str(status)).inc()
     SECONDS.labels(route).observe(took_s)
+    for outcome, count in getattr(request, "paygent_counts", {}).items():
+        EVENTS.labels(outcome).inc(count)
 
 
 def route_of(path: str) -> str:
     """The address without what callers chose of it: names of users would be a label each."""
     if not path.startswith("/api/v1/"):
-        return re.sub(r"^/(\w*).*", r"/\1", path) if path.startswith(("/admin", "/static", "/metrics")) else "/"
+        return (
+            re.sub(r"^/(\w*).*", r"/\1", path) if path.startswith(("/admin", "/static", "/metrics")) else "/"
+        )
     first, *others = path[len("/api/v1/") :].rstrip("/").split("/")
     parts = [first] if first in _NAMES else ["{unknown}"]
     if others:

@@ -24,6 +24,8 @@ class RequestMiddleware:
         """Answer, count and log."""
         began_s = time.perf_counter()
         response = self._get_response(request)
+        if request.method == "HEAD" and not response.streaming:
+            response.content = b""  # the headers speak of what a GET would bring
         took_s = time.perf_counter() - began_s
         metrics.observe(request, response.status_code, took_s)
         if request.path not in _QUIET:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from paygent_django.api.bodies import BODY_MAX
+from paygent_django.api.limits import BODY_MAX
 from paygent_django.server import environment, logs
 
 DEBUG = False
@@ -62,5 +62,7 @@ STATIC_URL = "/static/"
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
 LOGGING = logs.SETTINGS
-# Embedded calls of LLMs are not metered here; this is the other end.
+# No LLM is called here: this is the other end.
+SILENCED_SYSTEM_CHECKS = ["paygent.W001"]
 PAYGENT: dict[str, Any] = {}
+PAYGENT_WEBHOOK_NETWORKS = environment.webhook_networks()

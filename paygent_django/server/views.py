@@ -10,7 +10,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.views.decorators.http import require_safe
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from paygent_django.server import environment, metrics as counters
+from paygent_django.server import environment
+from paygent_django.server import metrics as counters
 
 
 @require_safe

@@ -1,4 +1,4 @@
-"""The server as a WSGI application, for a WSGI server of one's own: ``paygent_django.server.wsgi:application``."""
+"""The server as a WSGI application, also for a WSGI server of one's own."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ def rows(model: type[M]) -> Any:
 
 def ledger_of(project: Project) -> DjangoLedger:
     """The project's ledger on the calling thread's connection; call it outside of ``ATOMIC_REQUESTS``."""
-    return DjangoLedger(database_alias(), project.name, connection="shared")
+    return DjangoLedger(database_alias(), project.name, connection="shared", project_pk=project.pk)
 
 
 @contextlib.contextmanager

@@ -1,3 +1,16 @@
-"""temp"""
-def note_usage(project, users): pass
-def note_gates(project, rows): pass
+"""
+Telling a project's own addresses what happened: soft gate, hard gate, blocked, and shares of a limit used up.
+
+What is told is decided once per user, period and limit, by a unique row in the database, however many
+processes meter. Deliveries are signed, retried with growing pauses, and go to public addresses only.
+"""
+
+from paygent.wire.signing import sign, verify
+from paygent_django.webhooks.endpoints import EVENTS, change_endpoint, create_endpoint, send_test
+from paygent_django.webhooks.noticing import note_gates, note_usage
+from paygent_django.webhooks.worker import deliver_due, start, stop
+
+__all__ = [
+    "EVENTS", "change_endpoint", "create_endpoint", "deliver_due", "note_gates", "note_usage", "send_test",
+    "sign", "start", "stop", "verify",
+]  # fmt: skip

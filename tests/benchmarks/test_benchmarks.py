@@ -9,7 +9,7 @@ from benchmarks._table import COLUMNS, header, line
 
 NAMES = [
     "call", "async", "wrap", "stream", "refusal", "guard", "threads", "processes", "memory", "import", "init",
-    "ledger", "ledgers", "requests", "exactness",
+    "ledger", "ledgers", "requests", "exactness", "admin", "backend",
 ]  # fmt: skip
 
 

@@ -69,7 +69,9 @@ def test_a_module_is_small(module):
 
 def test_modules_of_tests_have_names_of_their_own():
     """Test folders are no packages: two modules of one name would be taken for each other."""
-    names = [path.name for path in files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] == "tests"]
+    names = [
+        path.name for path in files() if path.suffix == ".py" and path.relative_to(ROOT).parts[0] == "tests"
+    ]
     assert {name for name in names if names.count(name) > 1 and name != "conftest.py"} == set()
 
 

@@ -59,7 +59,7 @@ def _load_all(package: Any) -> None:
 
 def _resources(owner: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield every resource that can be reached from *owner* by attributes, with the path to it."""
-    for name in {*dir(type(owner)), *vars(owner)}:
+    for name in sorted({*dir(type(owner)), *vars(owner)}):
         static = inspect.getattr_static(owner, name)
         is_made = isinstance(static, (property, functools.cached_property)) or _is_resource(static)
         if is_made and not name.startswith(("_", "with_")) and _is_resource(value := getattr(owner, name)):

@@ -53,7 +53,7 @@ def _first_event(path, barrier, results):
         results.put(repr(error))
 
 
-def test_processes_may_create_the_file_at_once(path):
+def test_processes_may_create_the_file_at_once(path, make):
     """Four processes that open a new file in the same moment all find a ledger in it."""
     barrier, results = spawned.Barrier(4), spawned.Queue()
     processes = [spawned.Process(target=_first_event, args=(path, barrier, results)) for _ in range(4)]
@@ -63,7 +63,7 @@ def test_processes_may_create_the_file_at_once(path):
     for process in processes:
         process.join(30)
     assert outcomes == [1, 1, 1, 1]
-    assert len(SqliteLedger(path).events()) == 4
+    assert len(make().events()) == 4
 
 
 def test_a_newer_file_is_refused_and_left_alone(path, make):

@@ -1,0 +1,1 @@
+"""Additions that a project puts into ``INSTALLED_APPS`` if it wants them."""

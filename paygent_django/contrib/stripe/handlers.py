@@ -1,0 +1,129 @@
+"""
+Take in an event: remember what it says of a subscription and of who the customer is, then apply it.
+
+Each event is one transaction. What is known of a customer is kept whether or not his user and his prices are
+known yet, so that the event that names them, or a corrected setting, finds everything in place.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import asdict
+
+from django.db import transaction
+
+from paygent_django import services
+from paygent_django.contrib.stripe import conf, customers
+from paygent_django.contrib.stripe.binding import apply
+from paygent_django.contrib.stripe.merging import Known, merged
+from paygent_django.contrib.stripe.models import StripeCustomer, StripeEvent, StripeSubscription
+from paygent_django.contrib.stripe.payloads import Facts, Item, StripeMessage, facts
+from paygent_django.database import database_alias
+from paygent_django.models import EndUser, Project
+from paygent_django.services._base import rows
+
+log = logging.getLogger("paygent")
+SETTLED = frozenset({"applied", "stale", "ignored"})
+
+
+def take(told: StripeMessage) -> StripeEvent:
+    """
+    Take in one event; one that is delivered again changes nothing.
+
+    Returns:
+        Its row, with what became of it.
+    """
+    project = services.project(conf.project_name())
+    with transaction.atomic(using=database_alias()):
+        record = _recorded(project, told)
+        if record.outcome not in SETTLED:
+            known = facts(told)
+            if known is None:
+                record.outcome, record.note = "ignored", "says nothing about plans"
+            else:
+                _take_facts(record, known)
+            record.save(using=database_alias())
+    level = logging.WARNING if record.outcome == "unresolved" else logging.INFO
+    log.log(level, "Stripe: %s %s: %s %s", record.kind, record.event_id, record.outcome, record.note)
+    return record
+
+
+def retry(project: Project) -> int:
+    """
+    Apply again what could not be applied, now that a price or a user may be known.
+
+    Returns:
+        How many customers still have a subscription that binds nobody.
+    """
+    open_ones = 0
+    waiting = rows(StripeEvent).filter(project=project, outcome="unresolved").exclude(customer_id="")
+    for customer_id in sorted(set(waiting.values_list("customer_id", flat=True))):
+        with transaction.atomic(using=database_alias()):
+            customer = _locked(project, customer_id)
+            outcome, note = _applied(customer)
+            waiting.filter(customer_id=customer_id).update(outcome=outcome, note=note)
+        open_ones += outcome == "unresolved"
+    return open_ones
+
+
+def _recorded(project: Project, told: StripeMessage) -> StripeEvent:
+    """The event's row. Inserting comes first: SQLite lets nobody write who has read before somebody wrote."""
+    row = StripeEvent(project=project, event_id=told.id[:255], kind=told.kind[:100], created_s=told.created_s)
+    rows(StripeEvent).bulk_create([row], ignore_conflicts=True)
+    found: StripeEvent = rows(StripeEvent).select_for_update().get(project=project, event_id=told.id[:255])
+    return found
+
+
+def _take_facts(record: StripeEvent, known: Facts) -> None:
+    record.customer_id, record.subscription_id = known.customer[:255], known.subscription[:255]
+    if not known.customer:
+        record.note = "names no customer"
+        return
+    customer = _locked(record.project, known.customer)
+    before: EndUser | None = customer.user
+    problem = customers.identify(customer, known, record.created_s)
+    is_news = _merge(customer, known, record.created_s)
+    if before is not None and before != customer.user:
+        apply(before)
+    record.outcome, record.note = ("unresolved", problem) if problem else _applied(customer)
+    if record.outcome == "applied" and not is_news:
+        record.outcome = "stale"
+
+
+def _locked(project: Project, customer_id: str) -> StripeCustomer:
+    row = StripeCustomer(project=project, customer_id=customer_id[:255])
+    rows(StripeCustomer).bulk_create([row], ignore_conflicts=True)
+    found: StripeCustomer = (
+        rows(StripeCustomer).select_for_update().get(project=project, customer_id=customer_id[:255])
+    )
+    return found
+
+
+def _merge(customer: StripeCustomer, told: Facts, created_s: int) -> bool:
+    """Keep what is newer; whether the event said anything that is."""
+    if not told.subscription or (told.rank is None and not told.items):
+        return True
+    row, _ = rows(StripeSubscription).get_or_create(
+        customer=customer, subscription_id=told.subscription[:255]
+    )
+    items = tuple(Item(**item) for item in row.items)
+    known = Known(row.status, items, row.plan, row.ends_s, tuple(row.order), row.invoice_s)
+    after = merged(known, told, created_s)
+    if after is None:
+        return False
+    row.status, row.plan, row.ends_s = after.status[:32], after.plan[:500], after.ends_s
+    row.items = [asdict(item) for item in after.items]
+    row.order, row.invoice_s = list(after.order), after.invoice_s
+    row.save(using=database_alias())
+    return True
+
+
+def _applied(customer: StripeCustomer) -> tuple[str, str]:
+    """Set what binds the customer's user; returns the outcome and a note."""
+    user: EndUser | None = customer.user
+    if user is None:
+        if not rows(StripeSubscription).filter(customer=customer).exists():
+            return "ignored", "names neither a user nor a plan"
+        return "unresolved", "whose customer this is, is not known"
+    problem = apply(user)
+    return ("unresolved", problem) if problem else ("applied", "")

@@ -1,0 +1,144 @@
+"""What is worth telling: decided once per user, limit and period, by a unique row per address."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from paygent.core.balance import UNLIMITED
+from paygent.ledger import GateRow
+from paygent.wire.events import gate_as_json
+from paygent_django import services
+from paygent_django.database import database_alias
+from paygent_django.models import EndUser, Project, WebhookDelivery, WebhookEndpoint
+from paygent_django.services import Usage
+from paygent_django.services._base import rows
+from paygent_django.services.usage import scopes_of
+from paygent_django.webhooks import worker
+
+log = logging.getLogger("paygent")
+
+THRESHOLDS = (50, 80, 100)  # per cent of a limit
+_NAMESPACE = uuid.UUID("5d1a2f0c-37c5-5f6e-9a0a-0f4f5b8d7e21")
+_KEPT_S = 2.0  # a new address is heard of everywhere after so long
+_TOLD_MAX = 50_000
+_USERS_PER_QUERY = 400
+
+
+class News(NamedTuple):
+    """Something to tell. ``key`` names what it is about, so that it is told once."""
+
+    event: str
+    key: str
+    data: dict[str, Any]
+
+
+_lock = threading.Lock()
+_endpoints: dict[tuple[str, int], tuple[float, list[WebhookEndpoint]]] = {}
+_told: set[uuid.UUID] = set()
+
+
+def note_usage(project: Project, user_ids: Collection[str]) -> None:
+    """Tell which of *user_ids* have used up 50, 80 and 100 % of a limit. Never raises."""
+    _guarded(project, lambda: _of_usages(project, user_ids))
+
+
+def note_gates(project: Project, gates: Sequence[GateRow]) -> None:
+    """Tell who was warned, met a limit or was blocked. Never raises."""
+    _guarded(project, lambda: _of_gates(project, gates))
+
+
+def forget(project_pk: int) -> None:
+    """The addresses of a project have changed."""
+    with _lock:
+        _endpoints.pop((database_alias(), project_pk), None)
+
+
+def _guarded(project: Project, news: Any) -> None:
+    """What is to be told must not undo what has happened: the usage is in the books."""
+    try:
+        endpoints = _listening(project)
+        if endpoints:
+            _queue(project, endpoints, news())
+    except Exception:
+        log.exception("webhooks: what happened could not be queued")
+
+
+def _listening(project: Project) -> list[WebhookEndpoint]:
+    key, now_s = (database_alias(), project.pk), time.monotonic()
+    known = _endpoints.get(key)
+    if known is not None and now_s < known[0]:
+        return known[1]
+    found = list(rows(WebhookEndpoint).filter(project=project, is_enabled=True))
+    with _lock:
+        _endpoints[key] = now_s + _KEPT_S, found
+    return found
+
+
+def _of_usages(project: Project, user_ids: Collection[str]) -> Iterator[News]:
+    names = sorted(user_ids)
+    for start in range(0, len(names), _USERS_PER_QUERY):
+        chosen = names[start : start + _USERS_PER_QUERY]
+        users = list(rows(EndUser).filter(project=project, external_user_id__in=chosen))
+        for usage in services.usage_of_many(users):
+            yield from _crossed(usage)
+
+
+def _crossed(usage: Usage) -> Iterator[News]:
+    for scope in scopes_of(usage.terms):
+        limit, used = usage.terms.limit_of(scope).hard, usage.used(scope)
+        if not 0 < limit < UNLIMITED:
+            continue
+        for share in THRESHOLDS:
+            if used * 100 >= limit * share:
+                data = {
+                    "user_id": usage.user.external_user_id, "paygent_user_id": str(usage.user.uuid),
+                    "plan": usage.plan, "scope": scope, "threshold_pct": share, "used": used, "limit": limit,
+                    "unit": "nusd" if scope == "total_spend" else "tokens", "period": usage.window.key,
+                }  # fmt: skip
+                yield News(f"threshold_{share}", f"{usage.user.uuid}/{usage.window.key}/{scope}", data)
+
+
+def _of_gates(project: Project, gates: Iterable[GateRow]) -> Iterator[News]:
+    users: dict[str, EndUser | None] = {}
+    for row in gates:
+        if row.user_id not in users:
+            users[row.user_id] = services.find_user(project, row.user_id)
+        user = users[row.user_id]
+        if user is None:
+            continue
+        period = services.period_of(user, row.timestamp_us).key
+        data = {**gate_as_json(row), "paygent_user_id": str(user.uuid), "period": period}
+        for event in (row.status, *(("blocked",) if row.blocked else ())):
+            yield News(event, f"{user.uuid}/{period}/{row.gate_reason}", data)
+
+
+def _queue(project: Project, endpoints: Sequence[WebhookEndpoint], news: Iterable[News]) -> None:
+    """A delivery per address; its id is made of what it tells, so that a second one is no new row."""
+    wanted = {
+        made: (endpoint, piece)
+        for piece in news
+        for endpoint in endpoints
+        if not endpoint.events or piece.event in endpoint.events
+        if (made := uuid.uuid5(_NAMESPACE, f"{endpoint.uuid}/{piece.event}/{piece.key}")) not in _told
+    }
+    if not wanted:
+        return
+    rows(WebhookDelivery).bulk_create(
+        [
+            WebhookDelivery(
+                uuid=made, endpoint=endpoint, event=piece.event, body={"project": project.name, **piece.data}
+            )
+            for made, (endpoint, piece) in wanted.items()
+        ],
+        ignore_conflicts=True,
+    )
+    with _lock:
+        if len(_told) > _TOLD_MAX:
+            _told.clear()
+        _told.update(wanted)
+    worker.poke()

@@ -40,6 +40,12 @@ class Client:
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
 
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._connection.close()
+
     def send(self, method: str, path: str, body: bytes = b"") -> Any:
         """Send one request, and return the JSON that is answered."""
         self._connection.request(method, "/api/v1" + path, body, _HEADERS)
@@ -103,44 +109,45 @@ def _growing(sizes: Sizes) -> tuple[int, ...]:
 
 
 def _figures(store: str, port: int, sizes: Sizes, target: str) -> Iterator[Row]:
-    client = Client(port)
-    client.send("POST", "/config/plans", json.dumps({"plans": [_PLAN]}).encode())
-    yield _ingestion(store, port, sizes, target)
-    count = _trips(sizes)
-    leases = _timed(lambda number: client.send("POST", "/leases", _lease(number % BATCH, number)), count)
-    yield _trip(f"lease round trip, {store}", leases, "p50 ≤ 5 ms")
-    sessions = _timed(lambda number: client.send("GET", f"/users/user-{number % BATCH}/session"), count)
-    yield _trip(f"/session, {store}", sessions, "p50 ≤ 5 ms")
+    with Client(port) as client:
+        client.send("POST", "/config/plans", json.dumps({"plans": [_PLAN]}).encode())
+        yield _ingestion(store, port, sizes, target)
+        count = _trips(sizes)
+        leases = _timed(lambda number: client.send("POST", "/leases", _lease(number % BATCH, number)), count)
+        yield _trip(f"lease round trip, {store}", leases, "p50 ≤ 5 ms")
+        sessions = _timed(lambda number: client.send("GET", f"/users/user-{number % BATCH}/session"), count)
+        yield _trip(f"/session, {store}", sessions, "p50 ≤ 5 ms")
 
 
 def _growth(port: int, users: int, sizes: Sizes) -> Iterator[Row]:
-    client = Client(port)
-    step = max(1, users // _trips(sizes))
-    sessions = _timed(
-        lambda number: client.send("GET", f"/users/grown-{number * step % users}/session"), _trips(sizes)
-    )
-    yield _trip(f"/session among {users:,} users, PostgreSQL", sessions, "p50 ≤ 5 ms")
-    leases = _timed(
-        lambda number: client.send("POST", "/leases", _lease(number * step % users, number, "grown")),
-        _trips(sizes),
-    )
-    yield _trip(f"lease among {users:,} users, PostgreSQL", leases, "p50 ≤ 5 ms")
+    with Client(port) as client:
+        step = max(1, users // _trips(sizes))
+        sessions = _timed(
+            lambda number: client.send("GET", f"/users/grown-{number * step % users}/session"), _trips(sizes)
+        )
+        yield _trip(f"/session among {users:,} users, PostgreSQL", sessions, "p50 ≤ 5 ms")
+        leases = _timed(
+            lambda number: client.send("POST", "/leases", _lease(number * step % users, number, "grown")),
+            _trips(sizes),
+        )
+        yield _trip(f"lease among {users:,} users, PostgreSQL", leases, "p50 ≤ 5 ms")
 
 
 def _ingestion(store: str, port: int, sizes: Sizes, target: str) -> Row:
     """Several clients at once, each with its own connection; the load generator shares the machine."""
     batches = [_batch(number) for number in range(max(CLIENTS, sizes.events // BATCH))]
-    Client(port).send("POST", "/events/batch", _batch(-1))
+    with Client(port) as client:
+        client.send("POST", "/events/batch", _batch(-1))
     took: list[int] = []
 
     def work(mine: list[bytes]) -> None:
-        client = Client(port)
-        for body in mine:
-            began = perf_counter_ns()
-            accepted = client.send("POST", "/events/batch", body)["accepted"]
-            took.append(perf_counter_ns() - began)
-            if accepted != BATCH:
-                raise RuntimeError(f"{accepted} of {BATCH} events were accepted")
+        with Client(port) as client:
+            for body in mine:
+                began = perf_counter_ns()
+                accepted = client.send("POST", "/events/batch", body)["accepted"]
+                took.append(perf_counter_ns() - began)
+                if accepted != BATCH:
+                    raise RuntimeError(f"{accepted} of {BATCH} events were accepted")
 
     threads = [threading.Thread(target=work, args=(batches[first::CLIENTS],)) for first in range(CLIENTS)]
     began_s = perf_counter()

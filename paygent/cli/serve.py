@@ -17,8 +17,8 @@ def add_to(commands: Any) -> None:
         help="the backend: REST API, admin and webhooks, on SQLite or PostgreSQL",
         description=(
             "Serves the REST API under /api/v1 and the admin under /admin. Makes its tables, a first "
-            "project, an admin's login and an API key, and prints these once (PAYGENT_BOOTSTRAP_KEY chooses the key "
-            "instead)."
+            "project, an admin's login and an API key, and prints these once (PAYGENT_BOOTSTRAP_KEY "
+            "chooses the key instead)."
         ),
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: the loopback)")

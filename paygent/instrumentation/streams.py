@@ -207,7 +207,14 @@ class CountedIterator(_Counted):
                 return event
 
 
-class AsyncCountedIterator(_Counted):
+class _AsyncGeneratorByName(type):
+    """Makes a class that says it is what it stands in for: sentry-sdk before 2.57 goes by the name alone."""
+
+    def __repr__(cls) -> str:
+        return "<class 'async_generator'>"
+
+
+class AsyncCountedIterator(_Counted, metaclass=_AsyncGeneratorByName):
     """The asynchronous twin of :class:`CountedIterator`."""
 
     __slots__ = ()

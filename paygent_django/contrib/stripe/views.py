@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import logging
 
+from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_POST
 
 from paygent_django.contrib.stripe import conf, handlers
 from paygent_django.contrib.stripe.payloads import MalformedEventError, message
+from paygent_django.database import database_alias
 
 log = logging.getLogger("paygent")
 TOLERANCE_S = 300  # Stripe's own: a recorded delivery cannot be played back later
 
 
+# Each event is a transaction of its own, which writes before it reads: within ATOMIC_REQUESTS another write on
+# SQLite in between would fail it.
+@transaction.non_atomic_requests(using=database_alias())
 @csrf_exempt
 @require_POST
 def webhook(request: HttpRequest) -> HttpResponse:

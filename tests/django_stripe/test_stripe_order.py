@@ -4,12 +4,14 @@ import itertools
 import threading
 
 import pytest
+from django.core.handlers.base import BaseHandler
 from django.db import connections
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stripe_deliveries import DAY_S, NOW_S, PERIOD, START_S, Deliveries
 
 from paygent_django.contrib.stripe.models import StripeEvent
+from paygent_django.contrib.stripe.views import webhook
 from paygent_django.models import Subscription
 
 BEFORE = (START_S - 30 * DAY_S, START_S)
@@ -108,6 +110,12 @@ def test_deliveries_at_the_same_moment(stripe, database):
     assert set(outcomes) <= {"applied", "stale"}
     assert stripe.bound() == ("team", PERIOD)
     assert StripeEvent.objects.using(database).count() == 7
+
+
+def test_a_delivery_is_no_part_of_the_requests_transaction(monkeypatch):
+    """Under ATOMIC_REQUESTS the view opens its own transaction: one that has read first could not write."""
+    monkeypatch.setitem(connections["default"].settings_dict, "ATOMIC_REQUESTS", True)
+    assert BaseHandler().make_view_atomic(webhook) is webhook
 
 
 def test_a_fault_leaves_nothing_half_done(stripe, paygent_settings):

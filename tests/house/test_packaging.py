@@ -31,8 +31,9 @@ TRIES = {
     "celery": "import paygent.integrations.celery",
     "dramatiq": "import paygent.integrations.dramatiq",
     "rq": "import paygent.integrations.rq",
-    "server": "import paygent.cli, gunicorn, ninja, prometheus_client, whitenoise",
+    "server": "import paygent.cli, gunicorn, prometheus_client, whitenoise, django",
     "starlette": "import paygent_starlette, starlette",
+    "stripe": "import stripe",
 }
 # CrewAI alone brings some 140 packages: `nox -s heavy_extras` installs it.
 HEAVY = {"crewai"}

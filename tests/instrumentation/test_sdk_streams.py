@@ -434,3 +434,14 @@ def test_odd_chunks_reach_the_caller(meter: RecordingMeter) -> None:
     ]
     assert len(list(_create_silent_chat(Wire(lambda _: blocks).openai()))) == 4
     assert (meter.only.how, meter.only.attempts) == ("estimated", 1)
+
+
+@pytest.mark.parametrize("kind", [KINDS[0], KINDS[-1]], ids=lambda kind: kind.provider)
+def test_an_async_iterator_is_known_by_name(meter: RecordingMeter, kind: Kind) -> None:
+    """The type of an async iterator has the name of the SDK's own: sentry-sdk before 2.57 looks at it."""
+
+    async def run() -> None:
+        async with await kind.create(_client(kind, "async")) as stream:
+            assert str(type(stream._iterator)) == "<class 'async_generator'>"
+
+    asyncio.run(run())

@@ -73,7 +73,9 @@ class Caller:
         fleet.books.seen[order.end] += 1
         if order.end == "finish":
             call.finish(Usage(input_tokens=order.used))
-            fleet.answered(call, order.used)
+            fleet.answered(
+                call, order.used or 2
+            )  # a report of nothing is none: a token each way is estimated
         elif order.end == "fail":
             call.fail(RuntimeError("the provider refused"))
         elif order.end == "cancel":

@@ -18,8 +18,8 @@ log = logging.getLogger("paygent")
 TOLERANCE_S = 300  # Stripe's own: a recorded delivery cannot be played back later
 
 
-# Each event is a transaction of its own, which writes before it reads: within ATOMIC_REQUESTS another write on
-# SQLite in between would fail it.
+# Each event is a transaction of its own, which writes before it reads. Within ATOMIC_REQUESTS it would have
+# read first, and SQLite fails a write after that if anybody else has written in between.
 @transaction.non_atomic_requests(using=database_alias())
 @csrf_exempt
 @require_POST

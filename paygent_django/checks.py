@@ -7,6 +7,7 @@ System checks of the settings and the middleware, run by ``manage.py check`` and
 | ``paygent.E002`` | a setting that does not exist |
 | ``paygent.E003`` | a value that cannot be right |
 | ``paygent.E004`` | ``DATABASE`` names no database of the project |
+| ``paygent.E005`` | ``ATOMIC_REQUESTS`` on it, and each transaction locks the file from its first moment |
 | ``paygent.W001`` | the middleware is missing |
 | ``paygent.W002`` | the middleware stands before ``AuthenticationMiddleware`` |
 | ``paygent.W003`` | the middleware stands before a CORS middleware, which could not open the 429 to scripts |
@@ -80,8 +81,13 @@ def _own_ledger(given: Mapping[str, Any]) -> Iterator[CheckMessage]:
         hint = f"There are: {', '.join(map(repr, settings.DATABASES))}."
         yield Error(f"PAYGENT['DATABASE']={alias!r} is not in DATABASES.", hint=hint, id="paygent.E004")
     elif str(database.get("ENGINE")).endswith("sqlite3") and database.get("ATOMIC_REQUESTS"):
-        message = "On SQLite a view that has written makes the ledger wait until its transaction ends."
         hint = "Use PostgreSQL, or give Paygent a file of its own: PAYGENT['DATABASE'] and PaygentRouter."
+        mode = str((database.get("OPTIONS") or {}).get("transaction_mode", "")).upper()
+        if mode in ("IMMEDIATE", "EXCLUSIVE"):
+            message = f"With transaction_mode {mode} every view locks the ledger out until it ends."
+            yield Error(message, hint=hint, id="paygent.E005")
+            return
+        message = "On SQLite a view that has written makes the ledger wait until its transaction ends."
         yield Warning(message, hint=hint, id="paygent.W005")
 
 

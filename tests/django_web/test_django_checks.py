@@ -73,6 +73,14 @@ def test_a_view_and_the_ledger_on_one_sqlite_file(settings_with, monkeypatch):
     assert list(found()) == ["paygent.W005"]
 
 
+def test_a_file_that_each_view_locks_is_no_place_for_the_ledger(settings_with, monkeypatch):
+    """Where a transaction takes the lock as it begins, each view would shut the ledger out: an error."""
+    monkeypatch.setitem(settings.DATABASES["default"], "ATOMIC_REQUESTS", True)
+    monkeypatch.setitem(settings.DATABASES["default"], "OPTIONS", {"transaction_mode": "IMMEDIATE"})
+    settings_with(PAYGENT={})
+    assert list(found()) == ["paygent.E005"]
+
+
 def test_the_ledger_is_the_projects_own_database_unless_it_says_otherwise(settings_with, monkeypatch):
     """Nothing named means the project's database; a ledger, a file or an API key means that."""
     ledgers = []

@@ -105,7 +105,10 @@ class Gate:
             asyncio.get_running_loop()
         except RuntimeError:  # some other event loop: it waits here, for a moment
             return self._wait(ask)
-        done, _ = await asyncio.wait((asyncio.wrap_future(ask.future),), timeout=self._patience_s(ask))
+        waiting = asyncio.wrap_future(ask.future)
+        # What came of it is read from the ask: asyncio would log a refusal here as one that nobody retrieved.
+        waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        done, _ = await asyncio.wait((waiting,), timeout=self._patience_s(ask))
         return bool(done)
 
     def _patience_s(self, ask: Ask) -> float:

@@ -1,6 +1,7 @@
 import time
 
 import pytest
+from django.db import connections
 from django.test import override_settings
 from rest_world import PRO, event, lease
 
@@ -129,10 +130,19 @@ def test_another_method_is_a_problem(sqlite_api):
     assert "GET" in answer["Allow"]
 
 
-def test_a_database_that_is_away_is_503(sqlite_api):
+def test_a_database_that_is_away_is_503(sqlite_api, tmp_path):
     """An outage of ours is no error of the caller's, and tells him to try again."""
-    with override_settings(PAYGENT={"DATABASE": "default"}):  # has no tables
-        answer = sqlite_api.get("/users")
+    connections.settings["away"] = {
+        **connections.settings["default"],
+        "NAME": str(tmp_path / "empty.sqlite3"),
+    }
+    try:
+        with override_settings(PAYGENT={"DATABASE": "away"}):  # has no tables
+            answer = sqlite_api.get("/users")
+    finally:
+        connections["away"].close()
+        del connections["away"]
+        del connections.settings["away"]
     assert (answer.status_code, answer["Retry-After"]) == (503, "1")
     assert "table" not in answer.content.decode()
 

@@ -78,10 +78,11 @@ def postgres_project(postgres_alias):
 def scans(alias, sql):
     """The tables that a query reads from end to end, where PostgreSQL has an index to choose."""
     with connections[alias].cursor() as cursor:
-        cursor.execute("SET enable_seqscan = off")
+        for way in ("seqscan", "bitmapscan", "sort"):  # small tables tempt it to ways that large ones forbid
+            cursor.execute(f"SET enable_{way} = off")
         cursor.execute("EXPLAIN " + sql)
         plan = "\n".join(line for (line,) in cursor.fetchall())
-        cursor.execute("RESET enable_seqscan")
+        cursor.execute("RESET ALL")
     return set(re.findall(r"Seq Scan on (\w+)", plan)), plan
 
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import subprocess
 import sys
+import uuid
 
 import app_databases
 import pytest
@@ -118,7 +119,7 @@ def test_a_router_leaves_other_apps_alone():
 def test_deleting_an_account_keeps_its_usage(sqlite_alias, django_database):
     """When a user of the project is deleted, also in another database, his usage stays, unlinked."""
     with override_settings(PAYGENT={"DATABASE": sqlite_alias}):
-        account = get_user_model().objects.create(username="ada")
+        account = get_user_model().objects.create(username=f"ada-{uuid.uuid4()}")
         user = services.ensure_user(services.project(), str(account.pk))
         services.link_auth_user(user, account)
         assert services.find_user(services.project(), str(account.pk)).auth_user_id == account.pk

@@ -123,10 +123,16 @@ async def until_refused_async(request):
 
 
 def threaded(request):
-    """A call on a thread that carries the request's context along."""
+    """A call on a thread that carries the request's context along, and closes its database as Django asks."""
     import contextvars
 
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(ask,))
+    from django.db import connections
+
+    def ask_and_close():
+        ask()
+        connections.close_all()
+
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(ask_and_close,))
     thread.start()
     thread.join()
     return HttpResponse("done")

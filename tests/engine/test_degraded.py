@@ -133,6 +133,39 @@ def test_without_fail_open_the_lease_is_spent_and_then_it_is_an_error(init, lock
         spend()
 
 
+TOLD = """
+import asyncio, sqlite3, sys
+from engine_values import EXACT, call, plan
+from paygent import Paygent, PaygentUnavailable
+
+async def answer():
+    raise AssertionError("this call is refused")
+
+async def main():
+    try:
+        await pg.awrap(answer(), user_id="ada", **EXACT)
+    except PaygentUnavailable:
+        print("told")
+
+pg = Paygent.init(db_path=sys.argv[1], auto_instrument=False, fail_open=False)
+pg.configure_plan("default", plan(100))
+call(pg, "bob")
+lock = sqlite3.connect(sys.argv[1], isolation_level=None)
+lock.execute("BEGIN IMMEDIATE")
+asyncio.run(main())
+lock.close()
+"""
+
+
+def test_an_async_call_that_is_told_so_is_not_told_of_again(path):
+    """The error of a call that waited for the ledger is its caller's alone: asyncio logs none of its own."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(HERE)])}
+    script = [sys.executable, "-c", TOLD, str(path)]
+    done = subprocess.run(script, capture_output=True, text=True, env=env, check=True, timeout=60)
+    assert done.stdout == "told\n"
+    assert "never retrieved" not in done.stderr
+
+
 def test_degraded_threads_keep_to_the_limit(init, path, lock):
     """Many threads of a degraded process together admit no more than the limit leaves."""
     pg = init()

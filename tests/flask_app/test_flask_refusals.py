@@ -157,15 +157,15 @@ def test_a_refusal_in_a_before_request_function_is_a_429(make_app, chat):
     assert get(app, user="ben").status_code == 429
 
 
-def test_a_broken_error_handler_does_no_harm(make_app, chat, caplog):
-    """Where the app's own error handler fails, the usual answer is sent, and the log has its error."""
+def test_a_broken_error_handler_is_an_error_of_the_app(make_app, chat, caplog):
+    """A bug of the app's own error handler is not hidden behind the refusal that it was to answer."""
     app = make_app(chat.ask)
 
     @app.errorhandler(PaygentLimitExceeded)
     def broken(error):
         raise ValueError("a bug")
 
-    assert get(app, user="ben").status_code == 429
+    assert get(app, user="ben").status_code == 500
     assert "ValueError: a bug" in caplog.text
 
 

@@ -129,8 +129,8 @@ def test_unknown_path_is_warned_of_once(meter: RecordingMeter, caplog: pytest.Lo
     client = Wire(lambda _: {"ok": True}).openai()
     for _ in range(3):
         client.post("/never/heard/of", cast_to=object, body={})
-    assert [r.getMessage() for r in caplog.records if "/never/heard/of" in r.getMessage()] != []
-    assert sum("/never/heard/of" in r.getMessage() for r in caplog.records) == 1
+    said = [r.getMessage() for r in caplog.records if r.name.startswith("paygent")]  # the SDK logs its own
+    assert sum("/never/heard/of" in message for message in said) == 1
 
 
 def test_answer_without_usage_is_estimated(meter: RecordingMeter) -> None:

@@ -110,7 +110,9 @@ def tell(what):
 def environment(**more):
     """The environment of a process that imports what the tests do."""
     path = os.pathsep.join([str(HERE), str(HERE.parents[1]), *filter(None, sys.path)])
-    return {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
+    # Celery would set Django up where this names settings, as other tests of this run may have done.
+    inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    return {**inherited, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **more}
 
 
 class Books:

@@ -178,8 +178,10 @@ def test_without_the_line_nothing_travels(app, worker):
 
 
 def start_processes(redis_url, ledger, **more):
+    # Celery would set Django up where this names settings, as other tests of this run may have done.
+    inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
     environment = {
-        **os.environ, "TASKS_BROKER": redis_url, "TASKS_DB": str(ledger),
+        **inherited, "TASKS_BROKER": redis_url, "TASKS_DB": str(ledger),
         "PYTHONPATH": os.pathsep.join([str(HERE), str(HERE.parents[1])]), **more,
     }  # fmt: skip
     command = [sys.executable, "-m", "celery", "-A", "celery_tasks", "worker", "-P", "prefork", "-c", "2"]

@@ -26,8 +26,7 @@ OLDEST = [
     "genai-prices==0.1.13",
     "httpx==0.27.0",
     "kombu<5.6",  # Celery's transports; later ones refuse this redis
-    "langgraph<1",  # of the tests alone, which it would stop by a warning of its own
-    "openai==1.66.0",
+    "openai[datalib]==1.66.0",  # gevent looks at every object, and this SDK's stand-ins for those raise
     "psycopg[binary]==3.2.11",
     "pydantic==2.12.0",
     "redis==5.0.0",
@@ -66,7 +65,9 @@ def tests(session: nox.Session) -> None:
 @nox.session(python="3.10")
 def oldest(session: nox.Session) -> None:
     """All tests with the oldest Python and the oldest of everything that Paygent plugs into."""
-    run(session, given=OLDEST)
+    # The LangChain and LangGraph that go with this OpenAI SDK lack what these ask for.
+    later = [f"--ignore=tests/integrations/test_{name}.py" for name in ("langchain_real", "langgraph")]
+    run(session, *later, given=OLDEST)
 
 
 @nox.session(python="3.12")

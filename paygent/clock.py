@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 
 def boot_clock() -> Callable[[], float]:
@@ -14,8 +15,7 @@ def boot_clock() -> Callable[[], float]:
         boottime = time.CLOCK_MONOTONIC  # there it goes on during sleep, unlike time.monotonic()
     if boottime is None:
         return whichever_is_ahead(time.monotonic, time.time)
-    clock_gettime = time.clock_gettime
-    return lambda: clock_gettime(boottime)
+    return partial(time.clock_gettime, boottime)
 
 
 def whichever_is_ahead(monotonic: Callable[[], float], wall: Callable[[], float]) -> Callable[[], float]:

@@ -80,6 +80,8 @@ class Journal:
         self._where: dict[str, _Segment] = {}
         self._unwritten: dict[str, Event] = {}
         self.last_error: str | None = None
+        if folder is not None:
+            _held_write()  # imports now: a child forked while another thread imports would wait for ever
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -204,16 +206,20 @@ class Journal:
         segment = self._current
         if segment is None or segment.length >= self._limit:
             segment = self._open()
-        self._put(segment, line)
+        if _write(segment.fd, line) != len(line):
+            self._cut(segment)
+        segment.length += len(line)
         if event_id not in self._where:
             self._where[event_id] = segment
             segment.pending += 1
 
-    def _put(self, segment: _Segment, line: bytes) -> None:
-        """Write *line* or nothing: half a line would swallow the one after it."""
-        if _write(segment.fd, line) == len(line):
-            segment.length += len(line)
-            return
+    def _cut(self, segment: _Segment) -> None:
+        """
+        Take half a line off again, which would swallow the one after it.
+
+        Raises:
+            OSError: Always: the disk is full.
+        """
         try:
             os.ftruncate(segment.fd, segment.length)
         except OSError:
@@ -262,7 +268,10 @@ class Journal:
         try:
             os.ftruncate(segment.fd, 0)
             segment.length = 0
-            self._put(segment, _header(self._lease_id))
+            header = _header(self._lease_id)
+            if _write(segment.fd, header) != len(header):
+                self._cut(segment)
+            segment.length = len(header)
         except OSError as error:
             self._failed(error)
 
@@ -295,15 +304,15 @@ def _new_file(path: Path, header: bytes) -> int:
 
 
 @lru_cache(maxsize=1)
-def _held_write() -> Callable[[int, bytes, int], int] | None:
-    """``write`` of the C library under the interpreter's lock, where it can be had."""
+def _held_write() -> Callable[[int, bytes, int], int]:
+    """``write`` of the C library under the interpreter's lock; where it cannot be had, one that fails."""
     try:
-        import ctypes  # loaded with the first event
+        import ctypes  # a tenth of `import paygent`
 
         write: Any = ctypes.PyDLL(None, use_errno=True).write
         write.argtypes, write.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t), ctypes.c_ssize_t
     except (ImportError, OSError, TypeError, AttributeError):
-        return None
+        return lambda _fd, _data, _length: -1
     return write  # type: ignore[no-any-return]  # ctypes tells its types at run time
 
 
@@ -314,8 +323,7 @@ def _write(fd: int, data: bytes) -> int:
     Handing a line to the kernel takes a microsecond or two; letting go of the lock lets the ledger thread
     run a step first, and the caller waits ten times as long for it.
     """
-    held = _held_write()
-    written = held(fd, data, len(data)) if held is not None else -1
+    written = _held_write()(fd, data, len(data))
     # A fault is met again, and raised with its reason; an interrupted write is made again.
     return written if written >= 0 else os.write(fd, data)
 

@@ -122,11 +122,10 @@ class Rates:
         return chosen
 
     def are_estimated_for(self, usage: Usage) -> bool:
-        """Return whether *usage* has a unit whose rate is only an estimate."""
-        for rate in self.estimated:  # noqa: SIM110  # asked of every call, where a generator is dear
-            if getattr(usage, _ESTIMABLE[rate]) > 0:
-                return True
-        return False
+        """Return whether *usage* has a unit whose rate is only an estimate; tokens of text never are."""
+        if not self.estimated or usage[8:] in _NOTHING_ELSE:
+            return False
+        return any(getattr(usage, _ESTIMABLE[rate]) > 0 for rate in self.estimated)
 
 
 def _named(among: Iterable[tuple[str, Rates]], wanted: str, otherwise: Rates) -> Rates:

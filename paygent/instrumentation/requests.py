@@ -62,7 +62,7 @@ class Ask(NamedTuple):
 def body_of(options: Any) -> Mapping[str, Any]:
     """Return the JSON body that *options* will be sent with, ``extra_body`` included."""
     body, extra = options.json_data, getattr(options, "extra_json", None)
-    if not isinstance(body, Mapping):
+    if type(body) is not dict and not isinstance(body, Mapping):  # asked of a type first: the ABC is dear
         body = _NOTHING
     return {**body, **extra} if extra and isinstance(extra, Mapping) else body
 
@@ -82,7 +82,7 @@ def ask_of(operation: Operation, body: Mapping[str, Any], options: Any = None) -
     model = text(body.get("model"))
     special = _SPECIAL.get(operation.name)
     if special is None:
-        return Ask(model, input_bytes, _output_cap(body))
+        return tuple.__new__(Ask, (model, input_bytes, _output_cap(body), None))  # see usage.openai_usage
     return special(model, input_bytes, body, options)
 
 

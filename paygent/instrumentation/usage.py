@@ -38,8 +38,8 @@ def openai_usage(obj: Any) -> Usage | None:
     if block is None:
         return _openai_without_block(answer)
     usage = _openai_block(fields(block), text(answer.get("service_tier")))
-    if usage is None:
-        return None
+    if usage is None or "choices" in answer:
+        return usage
     if "output" in answer:
         return _with_hosted_tools(usage, answer)
     return _with_pictures(usage, answer) if _is_of_pictures(answer) else usage
@@ -107,12 +107,13 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None) -> Usage |
         made("audio_tokens"), made("reasoning_tokens"), part("image_tokens"), made("image_tokens"),
     )  # fmt: skip
     given, output, cached, cache_written, heard, spoken, reasoning, seen, drawn = [
-        tokens if type(tokens) is int else count(tokens) for tokens in reported
+        tokens if type(tokens) is int else 0 if tokens is None else count(tokens) for tokens in reported
     ]
-    return Usage(
+    # Made without its constructor, which is a function in Python: this is on the path of every call.
+    return tuple.__new__(Usage, (
         given, output, cached, cache_written, 0, heard, spoken, reasoning, 0, 0.0, 0, 0, service_tier, False,
-        seen, drawn,
-    )  # fmt: skip
+        seen, drawn, 0, None,
+    ))  # fmt: skip
 
 
 def _openai_other_units(block: Mapping[str, Any]) -> Usage | None:

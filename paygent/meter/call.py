@@ -348,15 +348,11 @@ class Call:
         """Void the holds and post the true amounts; returns a purse that this carries over its soft mark."""
         period, session, tokens_purse, cost_purse = self.purses
         need_nusd = self.need_nusd
-        crossed = None
-        for purse in (period, session):
-            purse.close(need_nusd, cost_nusd)
-            if purse.posted + purse.unsettled - cost_nusd < purse.soft <= purse.posted + purse.unsettled:
-                crossed = purse
+        crossed = period if period.close(need_nusd, cost_nusd) else None
+        if session.close(need_nusd, cost_nusd):
+            crossed = session
         if tokens_purse is not None and cost_purse is not None:
-            tokens_purse.close(self.need_tokens, tokens)
-            used = tokens_purse.posted + tokens_purse.unsettled
-            if used - tokens < tokens_purse.soft <= used:
+            if tokens_purse.close(self.need_tokens, tokens):
                 crossed = tokens_purse
             cost_purse.unsettled += cost_nusd
         self.need_nusd = self.need_tokens = 0

@@ -39,18 +39,20 @@ class Purse:
             self.lease = 0
         self.cap, self.soft, self.hard = limit
 
-    def close(self, need: int, amount: int) -> None:
+    def close(self, need: int, amount: int) -> bool:
         """
-        End a hold of *need* and post *amount*.
+        End a hold of *need* and post *amount*; returns whether that carries the purse over its soft mark.
 
         What a grant went past the limit is for its one call; it must not be there for the next.
         """
         self.held -= need
-        self.lease -= amount
-        self.unsettled += amount
-        room = self.hard - self.posted - self.unsettled - self.others
-        if self.lease > room and self.hard < UNLIMITED:
-            self.lease = within(self.lease, self.held, room)
+        lease = self.lease = self.lease - amount
+        unsettled = self.unsettled = self.unsettled + amount
+        used = self.posted + unsettled
+        hard = self.hard
+        if lease > hard - used - self.others and hard < UNLIMITED:
+            self.lease = within(lease, self.held, hard - used - self.others)
+        return used - amount < self.soft <= used
 
     def refill_below(self, need: int | None) -> None:
         """Have more asked for in the background once a quarter of a new slice for calls of *need* is left."""

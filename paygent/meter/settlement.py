@@ -23,7 +23,6 @@ from paygent.meter.sizing import learn
 if TYPE_CHECKING:
     from paygent.meter.jobs import JobLine
     from paygent.meter.meter import Meter
-    from paygent.meter.tariff import Tariff, Terms
 
 
 def wall_us() -> int:
@@ -80,7 +79,8 @@ def settle(
     if cost is not None:
         bill = bill._replace(tokens_nusd=cost, rate_source="caller")
     try:
-        event = _event(call, bill, response_model, tuple(map(short_name, tools)), event_id or meter.new_id())
+        names = tuple(map(short_name, tools)) if tools else ()
+        event = _event(call, bill, response_model, names, event_id or meter.new_id())
         if description is not None or cost is not None:
             event = event._replace(
                 description=description and storable(description), cost_explicit=int(cost is not None)
@@ -129,16 +129,18 @@ def _bill(
         if tools and config.tool_costs
         else 0
     )
-    terms = _terms(call, call.tariff, response_model)
-    if terms.rates is None:
+    terms = call.terms.answered.get(response_model)
+    if terms is None:
+        terms = call.tariff.answered(call.terms, response_model or "", call.provider)
+    rates = terms.rates
+    if rates is None:
         if call.source == "auto":
             meter.unpriced(response_model or call.model)
         return Bill(usage, 0, tools_nusd, "unpriced", estimated)
     try:
-        cost = cost_nusd(usage, terms.rates)
-        if terms.rates.estimated:
-            estimated = estimated or terms.rates.are_estimated_for(usage)
-        return Bill(usage, cost, tools_nusd, terms.rate_source, estimated)
+        cost = cost_nusd(usage, rates)
+        estimated = estimated or rates.are_estimated_for(usage)
+        return tuple.__new__(Bill, (usage, cost, tools_nusd, terms.rate_source, estimated))  # see _event
     except UnpricedTokensError:
         meter.unpriced(response_model or call.model)
         return Bill(usage, call.need_nusd, tools_nusd, terms.rate_source, True)
@@ -149,17 +151,6 @@ def _held(call: Call) -> Bill:
     input_tokens = call.input_estimate
     usage = Usage(input_tokens, max(1, call.need_tokens - input_tokens))
     return Bill(usage, call.need_nusd, 0, "hold", True)
-
-
-def _terms(call: Call, tariff: Tariff, response_model: str | None) -> Terms:
-    """The plan's rate for the model that answered, else of the one asked for; else the catalogue's."""
-    terms = call.terms
-    if response_model is None or response_model == call.model:
-        return terms
-    answered = tariff.terms(response_model, call.provider)
-    if terms.rate_source == "plan":
-        return answered if answered.rate_source == "plan" else terms
-    return answered if answered.rates is not None else terms
 
 
 def _event(
@@ -173,14 +164,15 @@ def _event(
     else:
         assert call.tariff is not None
         model = call.tariff.terms(response_model, call.provider).model if response_model else None
-    return Event(
+    # Made without its constructor, which is a function in Python: this is on the path of every call.
+    return tuple.__new__(Event, (
         event_id, call.user_id, call.started_us, period.window.key, session_purse.window.key,
         session.session_id, call.provider, call.operation, model, call.model or response_model,
         response_model, usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens,
         usage.cache_write_input_tokens, usage.reasoning_output_tokens, bill.tokens_nusd, bill.tools_nusd,
         tools, call.json_metadata() if call.metadata else None, call.source, int(bill.estimated), 0,
         bill.rate_source, None,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def post(meter: Meter, call: Call, event: Event) -> None:
@@ -190,7 +182,8 @@ def post(meter: Meter, call: Call, event: Event) -> None:
     except Exception:  # noqa: BLE001  # the event then lives in memory alone
         meter.own_fault("journalling an event")
     wallet = call.wallet
-    cost, tokens = event.cost_nusd, event.total_tokens
+    cost = event.cost_tokens_nusd + event.cost_tools_nusd
+    tokens = event.input_tokens + event.output_tokens
     with wallet.lock:
         if call.purses[2] is None and event.model is not None:
             call.purses = (*call.purses[:2], *_uncovered(call, event))

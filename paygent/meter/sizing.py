@@ -41,7 +41,9 @@ def size(call: Call, tariff: Tariff) -> Blocked | None:
     if not terms.listed:
         return Blocked("unlisted")
     plan = tariff.plan
-    input_tokens, output_tokens = call.input_estimate, _output_estimate(call, plan.config)
+    input_tokens, output_tokens = call.input_estimate, call.max_output_tokens
+    if output_tokens is None or not 0 <= output_tokens <= CALL_TOKENS_MAX:
+        output_tokens = _output_estimate(call, plan.config)
     call.need_tokens = (input_tokens + output_tokens) * plan.safety_milli // 1000
     rates = terms.rates
     if rates is not None and call.units is None and rates.input_ausd is not None:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 Lookup = Callable[[str, "str | None"], "Rates | None"]
 TERMS_MAX = 1000
+ANSWERED_MAX = 32
 
 
 class Terms:
@@ -22,9 +23,10 @@ class Terms:
 
     ``model`` is the name that the plan knows, else the name that was asked for. ``listed`` is false for a
     model that a plan which lists models names nowhere. ``rates`` of ``None``: nobody knows what it costs.
+    ``answered`` are the terms of a call by the model that answered it.
     """
 
-    __slots__ = ("habits", "listed", "model", "rate_source", "rates")
+    __slots__ = ("answered", "habits", "listed", "model", "rate_source", "rates")
 
     def __init__(
         self, model: str, rates: Rates | None, rate_source: str | None, listed: bool, habits: Habits
@@ -34,6 +36,7 @@ class Terms:
         self.rate_source = rate_source
         self.listed = listed
         self.habits = habits
+        self.answered: dict[str | None, Terms] = {None: self}
 
 
 class Tariff:
@@ -56,6 +59,17 @@ class Tariff:
                 self._terms.clear()
             terms = self._terms[model, provider] = self._work_out(model, provider)
         return terms
+
+    def answered(self, terms: Terms, response_model: str, provider: str | None) -> Terms:
+        """The plan's rate for the model that answered, else of the one asked for; else the catalogue's."""
+        answered = self.terms(response_model, provider)
+        if terms.rate_source == "plan":
+            chosen = answered if answered.rate_source == "plan" else terms
+        else:
+            chosen = answered if answered.rates is not None else terms
+        if len(terms.answered) < ANSWERED_MAX:
+            terms.answered[response_model] = chosen
+        return chosen
 
     def _work_out(self, model: str, provider: str | None) -> Terms:
         config = self.plan.config

@@ -2,8 +2,8 @@
 ``python commanded.py FILE CALLS EXACT SCALE``: a process that makes calls when it is told to.
 
 Reads lines and answers each with one: ``call N`` tries N calls, ``until REASON`` calls until it is refused
-for that reason, ``open`` begins a call that only ``close`` ends, ``flush`` settles. SCALE shortens the lives
-of grants and leases, so that a test need not wait a minute.
+for that reason or all is spent, ``open`` begins a call that only ``close`` ends, ``flush`` settles. SCALE
+shortens the lives of grants and leases, so that a test need not wait a minute.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Commanded:
 
     def until(self, reason):
         seen = Counter()
-        while not seen[reason]:
+        while not seen[reason] and not seen["spent"]:  # past that there is no other answer
             seen[ask(self.sdk)] += 1
         return seen
 

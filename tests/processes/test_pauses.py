@@ -23,8 +23,8 @@ PAUSE_S = 2 * LEASE_TTL_S * SCALE
 class Remote:
     """A process of ``commanded.py``."""
 
-    def __init__(self, path, exact):
-        command = [sys.executable, str(HERE / "commanded.py"), str(path), str(CALLS), str(exact), str(SCALE)]
+    def __init__(self, path, exact, scale):
+        command = [sys.executable, str(HERE / "commanded.py"), str(path), str(CALLS), str(exact), str(scale)]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, env=environment(), stdin=pipe, stdout=pipe, text=True)
 
@@ -50,8 +50,8 @@ class Remote:
 def start(path):
     started = []
 
-    def start(exact):
-        started.append(Remote(path, exact))
+    def start(exact, scale=SCALE):
+        started.append(Remote(path, exact, scale))
         return started[-1]
 
     yield start
@@ -79,7 +79,7 @@ def test_a_stopped_process_spends_nothing_that_others_hold(start, path, exact):
 
 def test_what_a_stopped_process_holds_stays_its_own(start):
     """As long as its lease lives, what a stopped process holds is given to nobody, and it may spend that."""
-    sleeper, other = start(exact=True), start(exact=True)
+    sleeper, other = start(exact=True, scale=1.0), start(exact=True, scale=1.0)
     sleeper("call 10")
     sleeper.process.send_signal(signal.SIGSTOP)
     made = other("until busy")["answered"]

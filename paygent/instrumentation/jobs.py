@@ -263,6 +263,6 @@ def _count_as_read(meter: MeterPort, provider: str, job_id: str, response: Any) 
     body, encoding = Body(), text(response.headers.get("content-encoding"))
 
     def closed() -> None:
-        _report_content(meter, provider, job_id, body.content(encoding))
+        _report_content(meter, provider, job_id, body.content(encoding, type(response)))
 
     tap_response(response, closed, body.feed)

@@ -24,6 +24,7 @@ from paygent.instrumentation.streams import Tally, response_of, take_over, tap_r
 
 # Of a longer body, the head and the tail are kept: a usage block is near one end or the other.
 _DECODED_MAX = 1 << 25  # what is larger is no usage block
+_DECODE_STEP = 1024
 _KEPT_HEAD = 256 * 1024
 _KEPT_TAIL = 768 * 1024
 # Bytes of a server-sent event per byte of the text it brings, at the least.
@@ -52,21 +53,39 @@ class Body:
             if len(self._tail) > 2 * _KEPT_TAIL:
                 del self._tail[:-_KEPT_TAIL]
 
-    def content(self, encoding: str | None) -> bytes:
-        """Return what was kept, decoded from *encoding*; empty where this is not possible."""
+    def content(self, encoding: str | None, kind: type) -> bytes:
+        """
+        Return what was kept, decoded from *encoding*; empty where this is not possible.
+
+        *kind* is the response's class: its library can decode whatever it has asked the server for.
+        """
         kept = bytes(self._head + self._tail)
         if not encoding or encoding == "identity":
             return kept
         if encoding in ("gzip", "deflate"):
             with suppress(zlib.error):
                 return zlib.decompressobj(47).decompress(kept, _DECODED_MAX)
+            return b""
+        with suppress(Exception):  # an HTTP library's own errors; what cannot be read counts by its length
+            return _decoded(kind, encoding, kept)
         return b""
+
+
+def _decoded(kind: Any, encoding: str, data: bytes) -> bytes:
+    """Decode *data* as a response of *kind* does, in small steps: a little of it may become very much."""
+    steps = (data[at : at + _DECODE_STEP] for at in range(0, len(data), _DECODE_STEP))
+    decoded = bytearray()
+    for block in kind(200, headers={"content-encoding": encoding}, content=steps).iter_bytes():
+        decoded += block
+        if len(decoded) > _DECODED_MAX:
+            break
+    return bytes(decoded)
 
 
 class RawTally(Tally):
     """The settlement of a response that nobody has parsed yet."""
 
-    __slots__ = ("_encoding", "_is_stream", "_operation", "body", "parsed")
+    __slots__ = ("_encoding", "_is_stream", "_kind", "_operation", "body", "parsed")
 
     def __init__(
         self, call: CallPort, operation: Operation, units: Usage | None, response: Any, is_stream: bool
@@ -74,6 +93,7 @@ class RawTally(Tally):
         super().__init__(call, operation.reader(), units)
         self._operation = operation
         self._is_stream = is_stream
+        self._kind = type(response)
         self._encoding = text(response.headers.get("content-encoding"))
         self.body: Body | None = Body()
         self.parsed = False
@@ -104,18 +124,20 @@ class RawTally(Tally):
                 self.leave()
             return
         body, self.body = self.body, None
-        content = b"" if body is None else body.content(self._encoding)
+        content = b"" if body is None else body.content(self._encoding, self._kind)
         if settle_content(self.call, self._operation, content, self.units):
             self.settled = True
-        else:
-            self.leave()
+            return
+        if body is not None and self.units is None:
+            self.reader.output_bytes += body.length  # text that cannot be read, by its length
+        self.leave()
 
     def _read_events(self) -> bool:
         """Read what has passed; returns whether the event with the final usage was among it."""
         body, self.body = self.body, None
         if body is None:
             return False
-        content = body.content(self._encoding)
+        content = body.content(self._encoding, self._kind)
         final = read_events(self.reader, content)
         # What was cut out of the middle, or could not be decoded, counts by its length.
         self.reader.output_bytes += max(0, body.length - len(content)) // _EVENT_OVERHEAD

@@ -270,6 +270,8 @@ class Wallet:
         self.period_purse = self.purse(TOTAL_SPEND, period)
         if session is not None:
             if own_id is None:
+                if session == self.session:
+                    session = self.session  # one object, and one copy of its key, for as long as it lasts
                 self.session = session
                 self.session_purse = self.purse(SESSION_SPEND, session.window)
             else:

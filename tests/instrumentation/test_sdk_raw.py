@@ -8,8 +8,9 @@ import gzip
 import json
 from typing import Any
 
+import brotli
 import pytest
-from sdk_fakes import MESSAGES, Cut, Wire, chat, chat_events, http, message, message_events
+from sdk_fakes import MESSAGES, Blocks, Cut, Wire, chat, chat_events, http, message, message_events
 from sdk_recording import RecordingMeter
 
 from paygent.core.usage import Usage
@@ -158,19 +159,28 @@ def test_async_streaming_response(meter: RecordingMeter) -> None:
     assert [(call.how, call.attempts) for call in meter.calls] == [("exact", 1), ("exact", 1)]
 
 
-def test_compressed_body_is_read(meter: RecordingMeter) -> None:
-    """A body that travels compressed is settled by what is in it."""
+def packed_as(encoding: str, packed: bytes) -> Any:
+    """A server that answers with *packed*."""
+    headers = {"content-type": "application/json", "content-encoding": encoding}
+    return lambda _: http.Response(200, headers=headers, stream=Blocks([packed[:20], packed[20:]]))
 
-    def answer(_: Any) -> Any:
-        packed = gzip.compress(json.dumps(chat()).encode())
-        headers = {"content-type": "application/json", "content-encoding": "gzip"}
-        from sdk_fakes import Blocks
 
-        return http.Response(200, headers=headers, stream=Blocks([packed[:20], packed[20:]]))
-
+@pytest.mark.parametrize(("encoding", "pack"), [("gzip", gzip.compress), ("br", brotli.compress)])
+def test_compressed_body_is_read(meter: RecordingMeter, encoding: str, pack: Any) -> None:
+    """A body that travels compressed is settled by what is in it, in whatever the HTTP library can read."""
+    answer = packed_as(encoding, pack(json.dumps(chat()).encode()))
     with Wire(answer).openai().chat.completions.with_streaming_response.create(**CHAT) as raw:
         assert raw.parse().id == "chatcmpl-1"
     assert (meter.only.how, meter.only.usage) == ("exact", Usage(11, 7))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br", "snappy"])
+def test_a_body_that_cannot_be_decoded_counts_by_its_length(meter: RecordingMeter, encoding: str) -> None:
+    """Where nobody can read what a compressed body says, its length is the estimate of its output."""
+    answer = packed_as(encoding, b"\x00" * 4000)
+    with Wire(answer).openai().chat.completions.with_streaming_response.create(**CHAT) as raw:
+        list(raw.http_response.iter_raw())
+    assert (meter.only.how, meter.only.output_bytes) == ("estimated", 4000)
 
 
 def test_raw_stream_cut(meter: RecordingMeter) -> None:

@@ -133,6 +133,5 @@ def find_purse(call: Call, wallet: Wallet, scope: str) -> Purse:
     assert wallet.period is not None
     if scope == SESSION_SPEND:
         session = wallet.session if call.session_id is None else (wallet.sessions or {}).get(call.session_id)
-        if session is not None:
-            return wallet.purse(scope, session.window)
-    return wallet.purse(scope, wallet.period)
+        return wallet.look(scope, wallet.period if session is None else session.window)
+    return wallet.look(scope, wallet.period)

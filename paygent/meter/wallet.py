@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from paygent.core.balance import within
 from paygent.core.events import Event
-from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NO_LIMIT, SESSION_SPEND, TOTAL_SPEND
+from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NO_LIMIT, SESSION_SPEND, TOTAL_SPEND, Limit
 from paygent.core.windows import Window, billing_period
 from paygent.ledger import GRANT_TTL_S, Account, Bucket, LeaseReply, LeaseRequest, Session
 from paygent.meter.purse import Purse
@@ -117,10 +117,16 @@ class Wallet:
         bucket = (scope, window.key) if scope == SESSION_SPEND else _bucket(scope, window.key)
         purse = self.purses.get(bucket)
         if purse is None:
-            limit = self.tariff.plan.limit_of(scope) if self.tariff is not None else NO_LIMIT
-            purse = self.purses[bucket] = Purse(bucket[0], window, limit)
+            purse = self.purses[bucket] = Purse(bucket[0], window, self._limit_of(scope))
         purse.window = window  # a plan may stretch a running session
         return purse
+
+    def look(self, scope: str, window: Window) -> Purse:
+        """The purse of *scope* in *window*, or one that nobody keeps: for those who only read it."""
+        return self.purses.get((scope, window.key)) or Purse(scope, window, self._limit_of(scope))
+
+    def _limit_of(self, scope: str) -> Limit:
+        return self.tariff.plan.limit_of(scope) if self.tariff is not None else NO_LIMIT
 
     def model_purses(self, model: str) -> tuple[Purse, Purse]:
         """Tokens and cost of *model* in the running period."""
@@ -275,8 +281,10 @@ class Wallet:
                 self.session = session
                 self.session_purse = self.purse(SESSION_SPEND, session.window)
             else:
-                if self.sessions is None or len(self.sessions) >= SESSIONS_MAX:
+                if self.sessions is None:
                     self.sessions = {}
+                elif len(self.sessions) >= SESSIONS_MAX and own_id not in self.sessions:
+                    del self.sessions[next(iter(self.sessions))]
                 self.sessions[own_id] = session
                 self.purse(SESSION_SPEND, session.window)
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
+from paygent._once import Once
 from paygent.core.events import Event
 from paygent.journal import EVENTS_PER_BATCH, Journal, batches
 from paygent.ledger import LeaseRequest, Ledger, LedgerError
@@ -14,7 +15,6 @@ from paygent.recovery import Left, dead_journals
 
 log = logging.getLogger("paygent")
 
-_FAULTS_SAID_MAX = 100
 
 
 class Delivery:
@@ -33,7 +33,7 @@ class Delivery:
         self._lease_id = lease_id
         self._recovered = False
         self._rejected_ids: set[str] = set()
-        self._faults_said: set[str] = set()
+        self._faults = Once(100)  # each with a traceback
 
     def settled(self, events: Sequence[Event]) -> None:
         """Note that the ledger has *events*."""
@@ -122,7 +122,5 @@ class Delivery:
 
     def say_fault(self, where: str, error: Exception) -> None:
         """Log a fault of ours, the same one once: a thread that ticks each second would fill the log."""
-        key = f"{where} {type(error).__name__} {error}"
-        if key not in self._faults_said and len(self._faults_said) < _FAULTS_SAID_MAX:
-            self._faults_said.add(key)
+        if self._faults.is_new(f"{where} {type(error).__name__} {error}"):
             log.error("paygent met a fault of its own %s, and goes on", where, exc_info=error)

@@ -6,16 +6,16 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from paygent._once import Once
 from paygent.core.errors import VISIBLE
 
 log = logging.getLogger("paygent.instrumentation")
-_reported: set[str] = set()
+_reported = Once()
 
 
 def report(place: str, error: BaseException) -> None:
     """Log a fault of ours, in full the first time it happens at *place*."""
-    first = place not in _reported
-    _reported.add(place)
+    first = _reported.is_new(place)
     level = logging.WARNING if first else logging.DEBUG
     log.log(
         level, "Paygent could not %s; the call goes on: %r", place, error, exc_info=error if first else None

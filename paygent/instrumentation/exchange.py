@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
 
+from paygent._once import Once
 from paygent.context import Payer
 from paygent.core.errors import VISIBLE
 from paygent.core.usage import Usage
@@ -25,7 +26,7 @@ _KNOWN = {"openai": KNOWN_OPENAI, "anthropic": KNOWN_ANTHROPIC}
 _RAW_HEADER = "x-stainless-raw-response"
 _OWN_HOST = "api.openai.com"
 _NO_CALL: Any = nullcontext()
-_warned: set[str] = set()
+_warned = Once()
 
 
 class Exchange:
@@ -185,8 +186,7 @@ def open_exchange(
 
 def _warn_unknown(provider: str, url: str) -> None:
     place = f"{provider} {url.partition('?')[0]}"
-    if place not in _warned:
-        _warned.add(place)
+    if _warned.is_new(place):
         log.warning(
             "Paygent does not know the path %s: it is metered only if its answer reports usage", place
         )

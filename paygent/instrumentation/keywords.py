@@ -15,6 +15,7 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
+from paygent._once import Once
 from paygent.instrumentation._report import guarded, log
 from paygent.instrumentation.carrier import HEADER, carrier_of
 from paygent.meter import active
@@ -27,7 +28,7 @@ _RESOURCES = frozenset(("SyncAPIResource", "AsyncAPIResource"))
 used = False
 
 _patches: list[tuple[type, str, Any, Any]] = []  # class, method, our wrapper, the original
-_warned: set[str] = set()
+_warned = Once()
 
 
 def patch_module(module: ModuleType) -> None:
@@ -125,8 +126,7 @@ def _split(kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
             rest[name] = value
         elif name in _NAMES:
             given[_NAMES[name]] = value
-        elif name not in _warned:
-            _warned.add(name)
+        elif _warned.is_new(name):
             log.warning(
                 "Paygent does not know the keyword %r and leaves it out; it knows %s", name, list(_NAMES)
             )

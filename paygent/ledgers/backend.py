@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from paygent._once import Once
 from paygent.core.events import Event
 from paygent.ledger import Bucket, GateRow, Job, LeaseReply, LeaseRequest
 from paygent.ledgers._backend_link import Link, RejectedError
@@ -43,7 +44,7 @@ class BackendLedger:
         self._configs: dict[str, str] = {}  # by plan version
         self._unsaved: dict[str, LeaseReply] = {}
         self._saved_us = 0
-        self._said: set[str] = set()
+        self._told = Once()
 
     @property
     def journal_dir(self) -> Path | None:
@@ -158,16 +159,15 @@ class BackendLedger:
     # -- what belongs to the backend ----------------------------------------------------------------------
 
     def put_plan(self, name: str, config: str) -> None:  # noqa: ARG002  # the port
-        self._say_once(f"plan {name!r} is configured in code: with an API key the backend's plans bind")
+        self._tell(f"plan {name!r} is configured in code: with an API key the backend's plans bind")
 
     def put_account(self, user_id: str, changes: Mapping[str, Any]) -> None:  # noqa: ARG002  # the port
         self.link.post("/leases", [])  # who is away is found out: then the change holds here
         if changes:
-            self._say_once("users are assigned to plans in code: with an API key the backend's plans bind")
+            self._tell("users are assigned to plans in code: with an API key the backend's plans bind")
 
-    def _say_once(self, message: str) -> None:
-        if message not in self._said and len(self._said) < 100:
-            self._said.add(message)
+    def _tell(self, message: str) -> None:
+        if self._told.is_new(message):
             log.info("%s", message)
 
     # -- what stays on this machine -----------------------------------------------------------------------

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from paygent import catalogue
+from paygent._once import Once
 from paygent.clock import boot_clock
 from paygent.context import Payer, checked_user_id, current_payer
 from paygent.core.bounds import MODEL_LENGTH_MAX
@@ -96,7 +97,7 @@ class Meter:
         self.closed = False
         self.last_error: str | None = None
         self.boot = options.boot
-        self._warned: set[str] = set()
+        self._warned = Once()
         self._habits: dict[str | None, Habits] = {}
         self._tariffs: dict[PlanRow, Tariff] = {}
         self._lock = threading.Lock()
@@ -352,8 +353,7 @@ class Meter:
 
     def warn_once(self, key: str, message: str) -> None:
         """Log *message* once per process and *key*."""
-        if key not in self._warned and len(self._warned) < MODELS_MAX:
-            self._warned.add(key)
+        if self._warned.is_new(key):
             log.warning("%s", message)
 
     def own_fault(self, what: str) -> None:

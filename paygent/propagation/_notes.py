@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from paygent._once import Once
 from paygent.context import Payer, checked_session_id, checked_user_id, current_payer
 
 log = logging.getLogger("paygent")
@@ -21,7 +22,7 @@ METADATA_BYTES_MAX = 4096
 NOTE_BYTES_MAX = 24_576  # three ids at their longest, in escaped JSON, and the metadata
 PLAN_LENGTH_MAX = 512
 
-_said: set[str] = set()
+_told = Once()
 
 
 def note() -> str | None:
@@ -128,6 +129,5 @@ def _checked_metadata(metadata: object) -> dict[str, Any] | None:
 
 def _say_once(message: str) -> None:
     """Warn once per process of each kind of fault; what a message held is not repeated in the log."""
-    if message not in _said and len(_said) < 100:
-        _said.add(message)
+    if _told.is_new(message):
         log.warning("%s", message)

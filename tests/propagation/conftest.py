@@ -13,7 +13,7 @@ __all__ = ["redis_server", "redis_url"]
 @pytest.fixture(autouse=True)
 def _nothing_said(monkeypatch):
     """What is said once per process is said once per test."""
-    monkeypatch.setattr(_notes, "_said", set())
+    _notes._told.forget()
 
 
 @pytest.fixture

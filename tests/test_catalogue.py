@@ -303,3 +303,37 @@ def test_many_threads_get_the_same_answer(fresh):
     assert len(found) == 8
     assert None not in found
     assert len(set(found)) == 1
+
+
+FORKED_IN_THE_IMPORT = """
+import os, signal, sys, threading, time
+from paygent import catalogue
+
+begun = threading.Event()
+
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "genai_prices":
+            begun.set()
+            time.sleep(0.5)
+
+
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=catalogue.lookup, args=("gpt-4o", "openai"))
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if catalogue.lookup("gpt-4o-mini", "openai") is not None else 1)
+thread.join()
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_child_forked_while_the_prices_are_loaded_can_load_them():
+    """A fork in the middle of the first look-up leaves no import behind that never ends in the child."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED_IN_THE_IMPORT]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.strip() == "0"

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import Any, Protocol, TypeVar
 
-USER_ID_LENGTH_MAX = 512
+from paygent.core.bounds import ID_LENGTH_MAX, ID_STORED_MAX, stored_length
+
 _IDENTIFIERS = frozenset(("uuid", "bson.objectid"))  # types that are their text
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -113,10 +114,10 @@ def _checked_text(value: object, field: str) -> str | None:
     text = value if type(value) is str else _as_text(value, field)
     if not text:
         return None
-    if len(text) > USER_ID_LENGTH_MAX:
-        raise ValueError(
-            f"{field} must have at most {USER_ID_LENGTH_MAX} characters, this one has {len(text)}"
-        )
+    if len(text) > ID_LENGTH_MAX:
+        raise ValueError(f"{field} must have at most {ID_LENGTH_MAX} characters, this one has {len(text)}")
+    if len(text) > ID_STORED_MAX // 2 and stored_length(text) > ID_STORED_MAX:
+        raise ValueError(f"{field} holds more NULs than a database can store")
     if not text.isascii():
         try:
             text.encode()

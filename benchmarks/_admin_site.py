@@ -93,6 +93,7 @@ def addresses() -> dict[str, str]:
         "users, a later page": f"{ADMIN}enduser/?after={busiest.pk + 1000}.{busiest.pk + 1000}",
         "users, top spenders": f"{ADMIN}enduser/?by=spend",
         "users, search by id": f"{ADMIN}enduser/?q=user-77777",
+        "users, search by address": f"{ADMIN}enduser/?q=customer4242@example",
         "users, search by name": f"{ADMIN}enduser/?q=tomer+4242",
         "users, search without a hit": f"{ADMIN}enduser/?q=zzz",
         "the busiest user": user,

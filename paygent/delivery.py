@@ -16,7 +16,6 @@ from paygent.recovery import Left, dead_journals
 log = logging.getLogger("paygent")
 
 
-
 class Delivery:
     """
     The ledger thread's way of posting events, at most 500 in one transaction.

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from typing import Any
 
 from asgiref.sync import async_to_sync
@@ -15,6 +13,7 @@ from django.http import HttpRequest
 from django.utils.functional import SimpleLazyObject, empty
 
 from paygent.web.options import is_async
+from paygent.web.waiting import on_own_thread
 
 _CLAIMS = ("user_id", "sub", "id")
 _CACHES = ("_cached_user", "_acached_user")  # of django.contrib.auth
@@ -90,24 +89,13 @@ def anywhere(find: Callable[[Any], Any]) -> Callable[[Any], Any]:
             asyncio.get_running_loop()
         except RuntimeError:
             return plain(request)
-        return _on_own_thread(plain, request)
+        return on_own_thread(_with_own_connections, plain, request)
 
     return found
 
 
-WAIT_S = 2.0
-
-
-def _on_own_thread(find: Callable[[Any], Any], request: Any) -> Any:
-    future: Future[Any] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(find(request))
-        except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits
-            future.set_exception(error)
-        finally:
-            connections.close_all()
-
-    threading.Thread(target=run, name="paygent-user", daemon=True).start()
-    return future.result(timeout=WAIT_S)  # it may need the very loop that waits here
+def _with_own_connections(find: Callable[[Any], Any], request: Any) -> Any:
+    try:
+        return find(request)
+    finally:
+        connections.close_all()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from django.apps import AppConfig
+
+if TYPE_CHECKING:
+    from paygent_django.ledger.watching import Watcher
 
 
 class PaygentConfig(AppConfig):
@@ -15,6 +20,15 @@ class PaygentConfig(AppConfig):
     def ready(self) -> None:
         """Connect what listens to the project."""
         from paygent_django import checks  # noqa: F401  # importing them registers them
+        from paygent_django.ledger.watching import watch_with
         from paygent_django.models import links
 
         links.connect()
+        watch_with(_watcher)
+
+
+def _watcher() -> Watcher:
+    """What hears of an embedded app's ledger; loaded with the first one."""
+    from paygent_django.webhooks.embedded import Embedded
+
+    return Embedded()

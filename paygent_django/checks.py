@@ -28,6 +28,7 @@ from django.db import DEFAULT_DB_ALIAS
 
 from paygent.plans import read_plans
 from paygent_django import conf
+from paygent_django.database import connection_kind, webhooks_by
 
 MIDDLEWARE = "paygent_django.middleware.PaygentMiddleware"
 AUTHENTICATION = "AuthenticationMiddleware"
@@ -67,6 +68,8 @@ def _bad_values() -> Iterator[CheckMessage]:
         given = conf.options().paygent or {}
         if given.get("plans") is not None:
             read_plans(given["plans"])
+        connection_kind()
+        webhooks_by()
     except (ImproperlyConfigured, ValueError, OSError) as error:
         yield Error(str(error), hint="See the table of options in the documentation.", id="paygent.E003")
 

@@ -10,7 +10,7 @@ The settings: one dict ``PAYGENT``, read when first needed and again when a test
     }
 
 The ledger is the project's own database, unless ``LEDGER``, ``DB_PATH`` or an API key says otherwise;
-``DATABASE``, ``CONNECTION`` and ``PROJECT`` are for that one.
+``DATABASE``, ``CONNECTION``, ``PROJECT`` and ``WEBHOOKS`` are for that one.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from paygent_django._slot import DjangoPlugin
 SETTING = "PAYGENT"
 INIT_NAMES = {name.upper(): name for name in inspect.signature(Paygent.init).parameters}
 STRIPE_NAMES = frozenset({"STRIPE_WEBHOOK_SECRET", "STRIPE_PLANS", "STRIPE_USER", "STRIPE_STATUSES"})
-OWN_NAMES = STRIPE_NAMES | {"CONNECTION", "DATABASE", "PROJECT"}  # read where they are used
+OWN_NAMES = STRIPE_NAMES | {"CONNECTION", "DATABASE", "PROJECT", "WEBHOOKS"}  # read where they are used
 OWN_LEDGER = "django://"
 KNOWN_NAMES = OWN_NAMES | {*INIT_NAMES, *(name.upper() for name in OPTION_NAMES if name != "paygent")}
 _FINDERS = ("get_user_id", "get_session_id", "get_plan", "metadata", "anonymous")

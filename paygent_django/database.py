@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, connections
 
 DEFAULT_PROJECT = "default"
 _APPS = frozenset({"paygent_django", "paygent_stripe"})
@@ -21,17 +21,40 @@ def project_name() -> str:
     return str(_given("PROJECT") or DEFAULT_PROJECT)
 
 
-def connection_kind() -> str:
+def connection_kind(alias: str | None = None) -> str:
     """
     ``PAYGENT["CONNECTION"]``: a connection of the ledger's ``own``, or one ``shared`` with a ``TestCase``.
+
+    Where nothing is said, it is shared inside a ``TestCase`` (also pytest-django's ``db``), which commits
+    nothing that another connection could see.
 
     Raises:
         ValueError: Another word.
     """
-    kind = _given("CONNECTION") or "own"
+    kind = _given("CONNECTION") or ("shared" if _is_in_testcase(alias or database_alias()) else "own")
     if kind not in ("own", "shared"):
         raise ValueError(f"PAYGENT['CONNECTION']={kind!r}: must be 'own' or 'shared'")
     return str(kind)
+
+
+def _is_in_testcase(alias: str) -> bool:
+    if alias not in connections:
+        return False
+    blocks = getattr(connections[alias], "atomic_blocks", ())
+    return any(getattr(block, "_from_testcase", False) for block in blocks)
+
+
+def webhooks_by() -> str:
+    """
+    ``PAYGENT["WEBHOOKS"]``: who delivers an embedded app's, a ``thread`` of its processes or a ``command``.
+
+    Raises:
+        ValueError: Another word.
+    """
+    word = _given("WEBHOOKS") or "thread"
+    if word not in ("thread", "command"):
+        raise ValueError(f"PAYGENT['WEBHOOKS']={word!r}: must be 'thread' or 'command'")
+    return str(word)
 
 
 def _given(name: str) -> Any:

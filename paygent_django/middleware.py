@@ -10,8 +10,10 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefuncti
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.utils.cache import patch_vary_headers
 
 from paygent.context import current_payer, set_payer
+from paygent.web.held_start import is_event_stream, kept, swallowed
 from paygent.web.limit_response import Declined, LimitResponse, find_refusal
 from paygent.web.options import is_async
 from paygent_django import conf, signals
@@ -60,13 +62,14 @@ class PaygentMiddleware:
         slot = _opened(plugin, request)
         set_payer(slot)
         body: Body | None = None
+        response: HttpResponseBase | None = None
         try:
             response = self.get_response(request)
             if response.streaming:
                 body = _plain_body(plugin, slot, response)
                 if body is not None:
                     body.begin()
-            refusal = _swallowed(slot, response)
+            refusal = swallowed(response.status_code, slot.refusal)
         except Exception as error:
             if body is not None:
                 body.close()
@@ -77,20 +80,23 @@ class PaygentMiddleware:
             set_payer(outer)
             if body is None:
                 plugin.finish(slot)
-        return _with_usage(plugin, slot, response) if refusal is None else _answer(plugin, refusal, request)
+        if refusal is not None:
+            return _in_place_of(response, _answer(plugin, refusal, request))
+        return _with_usage(plugin, slot, response)
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
         plugin, outer = conf.plugin(), current_payer()
         slot = _opened(plugin, request)
         set_payer(slot)
         body: AsyncBody | None = None
+        response: HttpResponseBase | None = None
         try:
             response = await self.get_response(request)
             if response.streaming:
                 body = _async_body(plugin, slot, response)
                 if body is not None:
                     await body.begin(plugin.options.defer_start_s)
-            refusal = _swallowed(slot, response)
+            refusal = swallowed(response.status_code, slot.refusal)
         except Exception as error:
             refusal = find_refusal(error)
             if refusal is None:
@@ -99,9 +105,9 @@ class PaygentMiddleware:
             set_payer(outer)
             if body is None:
                 await plugin.finish_async(slot)
-        if refusal is None:
-            return _with_usage(plugin, slot, response)
-        return await _answer_async(plugin, refusal, request)
+        if refusal is not None:
+            return _in_place_of(response, await _answer_async(plugin, refusal, request))
+        return _with_usage(plugin, slot, response)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
         """Answer a refusal that a view raised, while Django still has it as an exception."""
@@ -141,14 +147,16 @@ def _as_response(answer: Any, request: HttpRequest) -> HttpResponseBase:
     return as_response(answer, request) if isinstance(answer, LimitResponse) else answer
 
 
-def _swallowed(slot: DjangoSlot, response: HttpResponseBase) -> Declined | None:
-    """
-    The refusal that *response* is a 500 of.
-
-    A framework's own catch-all (an exception handler of Django REST framework, django-ninja in debug mode)
-    makes one of it before any middleware can see it; so does Django where a middleware made the call.
-    """
-    return slot.refusal if response.status_code == 500 else None
+def _in_place_of(dropped: HttpResponseBase | None, answer: HttpResponseBase) -> HttpResponseBase:
+    """Return *answer* with what the *dropped* response said of the request itself, such as cookies."""
+    if dropped is not None:
+        for name, value in kept(answer.items(), dropped.items()):
+            if name.lower() == "vary":
+                patch_vary_headers(answer, [field.strip() for field in value.split(",")])
+            else:
+                answer.headers[name] = value
+        answer.cookies.update(dropped.cookies)
+    return answer
 
 
 def _with_usage(plugin: DjangoPlugin, slot: DjangoSlot, response: HttpResponseBase) -> HttpResponseBase:
@@ -192,9 +200,8 @@ def _last_words(plugin: DjangoPlugin, response: StreamingHttpResponse) -> LastWo
     """
     How *response* says a refusal in its body: by the event that ends a stream of events.
 
-    Nothing can be said in any other body, nor in one that the view has compressed.
+    Nothing can be said in any other body, nor in one that the view has compressed or measured.
     """
-    media = response.headers.get("Content-Type", "").lower()
-    if media.startswith("text/event-stream") and "Content-Encoding" not in response.headers:
+    if is_event_stream(response.items()):
         return plugin.responder.event
     return lambda refusal: None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
+from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -12,6 +13,7 @@ from flask import Flask, Response, copy_current_request_context, current_app, g,
 from werkzeug.wsgi import ClosingIterator
 
 from paygent.context import set_payer
+from paygent.web.held_start import HeldStart, Step, swallowed
 from paygent.web.limit_response import Declined, LimitResponse, find_refusal
 
 if TYPE_CHECKING:
@@ -23,10 +25,12 @@ EXCHANGE = "paygent.exchange"  # in the environ: a weak reference, so that nothi
 Environ = dict[str, Any]
 Headers = list[tuple[str, str]]
 WSGIApp = Callable[[Environ, Any], Iterable[bytes]]
+Head = tuple[str, Headers]  # status line, headers
 Reply = tuple[str, Headers, bytes]  # status line, headers, body
 
 _NO_FILES = (ClosingIterator, GeneratorType, list, tuple)
-_OWN = ("content-", "cache-", "etag", "last-modified", "expires", "accept-ranges", "transfer-", "retry-after")
+_END = object()
+_SEND = Step.SEND
 
 
 class Refusing(Protocol):
@@ -48,12 +52,12 @@ class Exchange:
     The start of a response of unknown length is held back until its first chunk: a limit met by the
     generator behind it is still a clean 429. It is not sent twice, as WSGI would allow with ``exc_info``:
     gunicorn then keeps the headers of both. A 500 that a refusal led to, by way of handlers that know
-    nothing of it, is answered with the refusal.
+    nothing of it, is answered with the refusal. The rules are :class:`~paygent.web.held_start.HeldStart`'s.
     """
 
     __slots__ = (
-        "__weakref__", "_body", "_failed", "_head", "_inside", "_next", "_plugin", "_refusals", "_run",
-        "_start_response", "_started", "_write", "environ", "slot",
+        "__weakref__", "_body", "_failed", "_inside", "_is_sized", "_next", "_plugin", "_refusals", "_run",
+        "_said", "_start_response", "_write", "environ", "slot",
     )  # fmt: skip
 
     def __init__(self, refusals: Refusing, environ: Environ, start_response: Any) -> None:
@@ -62,8 +66,8 @@ class Exchange:
         self._plugin = plugin = refusals.plugin
         self._start_response = start_response
         self._run = copy_context().run
-        self._head: tuple[str, Headers] | None = None  # held back
-        self._started: Headers | None = None  # the headers that the server has
+        self._said: HeldStart[Head] = HeldStart(_headers_of)
+        self._is_sized = False
         self._inside: Callable[..., Any] | None = None
         self._failed: Declined | None = None  # the refusal that the app has made an error page of
         self.slot: RequestSlot | None = plugin.open(self)
@@ -95,15 +99,19 @@ class Exchange:
 
     def start(self, status: str, headers: Headers, exc_info: Any = None) -> Callable[[bytes], Any]:
         """``start_response`` for the app."""
-        if status[:3] == "500" and self.slot is not None:
-            self._failed = self.slot.refusal
-        if self._started is not None or exc_info or (self._failed is None and _is_sized(headers)):
-            self._head = None
+        slot = self.slot
+        refusal = None if slot is None or exc_info else slot.tally.refusal
+        if refusal is not None:
+            refusal = swallowed(int(status[:3]), refusal)
+        self._is_sized = is_sized = _is_sized(headers)
+        step = self._said.begin((status, headers), refusal, is_sized or exc_info is not None)
+        if step is _SEND:
             self._send(status, headers, exc_info)
-        else:
-            self._head = (status, headers)
-            if has_request_context():
-                self._inside = _kept_request()
+            return self.write
+        if step is Step.ANSWER:
+            self._failed = refusal
+        if has_request_context():
+            self._inside = _kept_request()
         return self.write
 
     def write(self, data: bytes) -> None:
@@ -117,27 +125,29 @@ class Exchange:
         if wrapper is None or isinstance(body, _NO_FILES):
             return False
         # A wrapper may be a plain function: then whatever has a length and no look of a body is a file.
-        return isinstance(body, wrapper) if isinstance(wrapper, type) else self._started is not None
+        return isinstance(body, wrapper) if isinstance(wrapper, type) else self._said.sent is not None
 
     # -- the body ---------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[bytes]:
+        if self._is_sized and self._said.sent is not None:  # nothing can be said in it: no step of ours
+            return iter(partial(self._run, self._next), _END)
         return self
 
     def __next__(self) -> bytes:
+        said = self._said
         try:
             chunk: bytes = self._run(self._next)
-            while not chunk and self._head is not None:
+            while not chunk and said.held is not None:
                 chunk = self._run(self._next)
         except StopIteration:
-            if self._head is not None:
-                self._release()
+            self._release()
             raise
         except Exception as error:  # noqa: BLE001  # raised on, unless it is a refusal
-            said = self._refused(error)
+            words = self._refused(error)
             self._next = iter(()).__next__
-            return said
-        if self._head is not None:
+            return words
+        if said.held is not None:
             self._release()
         return chunk
 
@@ -153,7 +163,7 @@ class Exchange:
 
     def _finish(self) -> None:
         slot, self.slot = self.slot, None  # which breaks the cycle between the two
-        if slot is not None:
+        if slot is not None and self._plugin.ended(slot) is not None:
             self._plugin.finish(slot)
 
     # -- what is said -----------------------------------------------------------------------------------
@@ -166,35 +176,30 @@ class Exchange:
         gone out: it must not end as if it were whole.
         """
         refusal = find_refusal(error)
-        if self._started is None and refusal is not None:
-            return self._answered(refusal)
-        if refusal is not None and _is_event_stream(self._started or ()):
-            return self._plugin.responder.event(refusal)
+        if refusal is not None:
+            step = self._said.refuse()
+            if step is Step.ANSWER:
+                return self._answered(refusal)
+            if step is Step.EVENT:
+                return self._plugin.responder.event(refusal)
         self._finish()
         raise error
 
     def _answered(self, refusal: Declined) -> bytes:
         """Say *refusal* instead of what was held back; returns the body."""
         status, headers, body = self._run(self.inside, self._refusals.reply, refusal)
-        self._send(status, self._with_kept(headers))
-        self._head = None
+        headers += self._said.kept(headers)
+        self._said.begin((status, headers), None, True)
+        self._send(status, headers)
         return b"" if self.environ.get("REQUEST_METHOD") == "HEAD" else body
-
-    def _with_kept(self, headers: Headers) -> Headers:
-        """*headers*, with what the app said of the request itself: cookies, CORS, security."""
-        own = {name.lower() for name, _ in headers} - {"vary"}
-        held = self._head[1] if self._head is not None else []
-        kept = [pair for pair in held if not pair[0].lower().startswith(_OWN) and pair[0].lower() not in own]
-        return [*headers, *kept]
 
     def _release(self) -> None:
         """Send a start that is still held."""
-        if self._head is not None:
-            (status, headers), self._head = self._head, None
-            self._send(status, headers)
+        head = self._said.release()
+        if head is not None:
+            self._send(*head)
 
     def _send(self, status: str, headers: Headers, exc_info: Any = None) -> None:
-        self._started = headers
         if self._plugin.options.usage_headers and self.slot is not None:
             headers = [*headers, *self._plugin.headers(self.slot).items()]
         start = self._start_response
@@ -241,21 +246,12 @@ def _kept_request() -> Callable[..., Any]:
     return inside
 
 
+def _headers_of(head: Head) -> Headers:
+    return head[1]
+
+
 def _is_sized(headers: Headers) -> bool:
     """Whether the length is known: no language model writes that response."""
-    for name, _ in headers:  # noqa: SIM110  # twice as fast, and each response comes by here
-        if name == "Content-Length" or name.lower() == "content-length":
-            return True
-    return False
-
-
-def _is_event_stream(headers: Iterable[tuple[str, str]]) -> bool:
-    """Whether text can be added to the body as an event; not to a compressed one."""
-    media = ""
-    for name, value in headers:
-        lowered = name.lower()
-        if lowered == "content-encoding":
-            return False
-        if lowered == "content-type":
-            media = value.lower()
-    return media.startswith("text/event-stream")
+    if headers and headers[-1][0] == "Content-Length":  # as Werkzeug writes it
+        return True
+    return any(name.lower() == "content-length" for name, _ in headers)

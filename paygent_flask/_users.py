@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
@@ -13,6 +12,7 @@ from flask import Request, current_app, request, session
 
 from paygent.web.exemptions import Place
 from paygent.web.options import WebOptions, is_async
+from paygent.web.waiting import on_own_thread
 from paygent_flask._exchange import Exchange, exchange_of
 
 _FINDERS = ("get_user_id", "get_session_id", "get_plan", "metadata", "anonymous", "on_limit")
@@ -80,7 +80,6 @@ def _waiting(function: Callable[..., Any]) -> Callable[..., Any]:
             asyncio.get_running_loop()
         except RuntimeError:
             return run(*args)
-        with ThreadPoolExecutor(1) as pool:
-            return pool.submit(copy_context().run, run, *args).result()
+        return on_own_thread(copy_context().run, run, *args)
 
     return call

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 from paygent.web.options import WebOptions
 from paygent.web.plugin import WebPlugin
-from paygent_starlette._users import Scope, await_here, connection_of, place_of, user_of
+from paygent.web.request import RequestSlot
+from paygent_starlette._users import LOOP, Scope, await_here, connection_of, place_of, user_of
 
 
 class AsgiPlugin(WebPlugin):
@@ -20,6 +23,15 @@ class AsgiPlugin(WebPlugin):
             request_of=self.connection_of,
             await_here=await_here,
         )
+
+    def open(self, subject: Scope) -> RequestSlot:
+        """Make the slot of a request; notes its loop where threads may have to wait for it."""
+        if self.awaits:
+            with contextlib.suppress(RuntimeError):  # another event loop than asyncio's
+                subject[LOOP] = asyncio.get_running_loop()
+        if not self._seen:
+            self.pg()
+        return RequestSlot(self, subject)
 
     @staticmethod
     def connection_of(scope: Scope) -> Any:

@@ -9,10 +9,11 @@ from anyio import from_thread
 from starlette.requests import HTTPConnection, Request
 
 from paygent.web.exemptions import Place
-from paygent.web.plugin import CannotAwaitError
+from paygent.web.waiting import on_loop
 
 Scope = MutableMapping[str, Any]
 
+LOOP = "paygent.loop"  # in the scope, where an option is async
 _NAMES = ("identity", "id", "pk", "user_id", "sub", "username")  # of attributes, or of the keys of a token
 
 
@@ -23,10 +24,10 @@ def connection_of(scope: Scope) -> HTTPConnection:
 
 def await_here(find: Callable[[Any], Awaitable[Any]], connection: Any) -> Any:
     """
-    Run *find* on the event loop that this worker thread serves.
+    Run *find* on the event loop of the request, from a worker thread or a thread of the app's own.
 
     Raises:
-        CannotAwaitError: This is no worker thread of Starlette's.
+        CannotAwaitError: This is the event loop's own thread, or that loop stands still.
     """
     begun = False
 
@@ -37,10 +38,10 @@ def await_here(find: Callable[[Any], Awaitable[Any]], connection: Any) -> Any:
 
     try:
         return from_thread.run(run)
-    except RuntimeError as error:
+    except RuntimeError:  # no worker thread of Starlette's
         if begun:
             raise
-        raise CannotAwaitError from error
+    return on_loop(run, connection.scope.get(LOOP))
 
 
 def user_of(connection: Any) -> object:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +27,7 @@ Format = Callable[[float], str]
 _LABELS_MAX = 8
 _BAR_SHARE = 0.72  # of the room of a column; the rest is the gap
 _LABEL_ROOM = 24  # pixels below the bars
+_PLAIN = re.compile(r"\D?[\d,]+(\.\d+)?")  # a number, with the sign of a currency perhaps
 _TOP = 10  # pixels above the highest mark, for its label
 
 
@@ -82,7 +84,8 @@ def stacked_bars(
     totals = [sum(one.values[index] for one in drawn) for index in range(len(labels))]
     if not any(totals):
         return empty(title, words)
-    marks = ticks(max(totals))
+    are_whole = all(float(value).is_integer() for one in drawn for value in one.values)
+    marks = ticks(max(totals), whole=are_whole)
     room = height - _LABEL_ROOM - _TOP
     scale = room / marks[-1]
     bottom = float(height - _LABEL_ROOM)
@@ -111,26 +114,39 @@ def top_series(series: Iterable[Series], count: int = SERIES_MAX, *, words: Word
     return [*kept, Series(words.other, sums)]
 
 
-def ticks(highest: float) -> list[float]:
-    """Round marks from zero up to at least *highest*, three to six of them."""
+def ticks(highest: float, *, whole: bool = False) -> list[float]:
+    """Round marks from zero up to at least *highest*, three to six; fewer where all must be *whole*."""
     raw = highest / 4
     power: float = 10.0 ** math.floor(math.log10(raw))
-    step = next(one for one in (1, 2, 2.5, 5, 10) if raw <= one * power * (1 + 1e-9)) * power
+    steps = [one * power for one in (1, 2, 2.5, 5, 10) if raw <= one * power * (1 + 1e-9)]
+    step = next(one for one in steps if not whole or one % 1 == 0)
     count = math.ceil(highest / step - 1e-9)
     return [step * index for index in range(count + 1)]
 
 
 def _grid(marks: Sequence[float], bottom: float, scale: float, tick: Format) -> str:
     lines = []
-    for mark in marks:
+    for mark, label in zip(marks, _evened([tick(mark) for mark in marks]), strict=True):
         y = place(bottom - mark * scale)
         lines.append(
             tag("line", x1="0", x2="100%", y1=y, y2=y, class_="pgc-line" if mark else "pgc-line pgc-base")
         )
-        lines.append(
-            tag("text", text(tick(mark)), x="-8", y=y, dy="0.32em", text_anchor="end", class_="pgc-tick")
-        )
+        lines.append(tag("text", text(label), x="-8", y=y, dy="0.32em", text_anchor="end", class_="pgc-tick"))
     return tag("g", *lines, aria_hidden="true")
+
+
+def _evened(labels: Sequence[str]) -> list[str]:
+    """Marks with as many decimals as the finest one: $0, $0.50, $1.00. Those with letters stay."""
+    digits = max(len(label.rpartition(".")[2]) if "." in label else 0 for label in labels)
+    if digits == 0 or not all(_PLAIN.fullmatch(label) for label in labels):
+        return list(labels)
+    zero, *others = labels
+    return [zero, *(_padded(label, digits) for label in others)]
+
+
+def _padded(label: str, digits: int) -> str:
+    whole, _, rest = label.partition(".")
+    return f"{whole}.{rest.ljust(digits, '0')}"
 
 
 def _column(

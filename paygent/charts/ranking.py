@@ -58,7 +58,8 @@ def _line(rank: Rank, zero: float, length: float, show: Callable[[float], str]) 
     value_kind = "pgc-value pgc-value-neg" if rank.value < 0 else "pgc-value"
     return tag(
         "li",
-        tag("span", shown, note, class_="pgc-name"),
+        tag("span", shown, class_="pgc-name"),
         tag("span", text(show(rank.value)), class_=value_kind),
+        note,
         bar,
     )

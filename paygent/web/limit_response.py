@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import math
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -30,6 +31,8 @@ log = logging.getLogger("paygent")
 RETRY_AFTER_S_MAX = 3600  # SDK clients obey a month-long Retry-After by sleeping
 UNAVAILABLE_RETRY_S = 5
 CHAIN_MAX = 100
+KINDS_MAX = 20  # of errors that are told
+DETAIL_LENGTH_MAX = 200
 
 Declined = PaygentLimitExceeded | PaygentUnavailable
 
@@ -66,6 +69,7 @@ class LimitResponder:
     status_code: int = 429
     offers: Mapping[str, Offer] = field(default_factory=dict)
     error_format: ErrorFormat = "problem"
+    _told: set[str] = field(default_factory=set, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.status_code not in (429, 402):
@@ -137,9 +141,23 @@ class LimitResponder:
         try:
             url = self.upgrade_url(refusal) if self.upgrade_url is not None else None
             return checked_url(url) if url else None
-        except Exception:
-            log.exception("upgrade_url failed: the refusal is sent without a link")
+        except Exception as error:  # noqa: BLE001  # the app's own, and what it returned
+            self._tell(error)
             return None
+
+    def _tell(self, error: Exception) -> None:
+        """
+        Log in one line what is wrong with *upgrade_url*, once for each kind of error.
+
+        Users may be able to bring it about with each request, and the traceback of a request is long.
+        """
+        kind = type(error).__name__
+        if kind not in self._told and len(self._told) < KINDS_MAX:
+            self._told.add(kind)
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            place, said = f"{last.filename}, line {last.lineno}", str(error)[:DETAIL_LENGTH_MAX]
+            message = "upgrade_url failed: the refusal is sent without a link, and this is not said again"
+            log.error("%s (%s: %s; %s)", message, kind, said, place)
 
 
 # --- finding the refusal ----------------------------------------------------------------------------------

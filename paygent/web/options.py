@@ -28,8 +28,9 @@ class WebOptions:
     """
     What an app asks of its web plugin.
 
-    Functions get the framework's request. They may be async under Starlette and Django's ASGI; an async
-    *get_user_id* is awaited when the request begins, a plain one is called at the first LLM call.
+    Functions get the framework's request, plain or async, and are called at the first LLM call. An async one
+    is awaited there by an async client, and waited for on threads; where a synchronous client stops the
+    event loop itself, the log says so once, and from then on it is awaited when a request begins.
 
     Args:
         get_user_id: The user's id, or ``None`` for nobody; by default the framework's signed-in user.
@@ -52,7 +53,8 @@ class WebOptions:
         enabled: False leaves the plugin out altogether.
         report_only: True lets a call beyond the limit run, and posts it.
         offers: What to suggest to a user of each plan, by the plan's name.
-        defer_start_s: The longest that the start of a streamed response is held back (ASGI, WSGI streams).
+        defer_start_s: The longest that the start of a streamed response is held back, in seconds. ASGI only:
+            a WSGI server sends no start before the first chunk.
         paygent: Arguments of ``Paygent.init`` for when the app itself has not called it.
 
     Raises:

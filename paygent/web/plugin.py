@@ -22,12 +22,9 @@ from paygent.web.limit_response import Declined, LimitResponder, LimitResponse
 from paygent.web.options import Finder, WebOptions, is_async
 from paygent.web.request import RequestSlot
 from paygent.web.usage import me, usage_headers
+from paygent.web.waiting import CannotAwaitError
 
 log = logging.getLogger("paygent")
-
-
-class CannotAwaitError(RuntimeError):
-    """An async option is needed on a thread that may not wait for it."""
 
 
 class WebPlugin:
@@ -111,11 +108,12 @@ class WebPlugin:
     @staticmethod
     def ended(slot: RequestSlot) -> Paygent | None:
         """Settle what the request's end has dropped; returns whom to flush, where that is wanted and due."""
-        slot.tally.on_admitted = None
+        tally = slot.tally
+        tally.on_admitted = None
         meter = active.get()
         if meter is not None and meter.dropped_calls:
             meter.settle_dropped()  # the stream of a client who has left, say: not only at the next tick
-        if not slot.tally.has_admitted and not slot.calls:
+        if not tally.has_admitted and not tally.calls:
             return None
         pg = Paygent.get_instance()
         if pg is None or not pg.flush_on_request_end or pg.is_degraded:

@@ -24,7 +24,11 @@ _NOBODY = "Nobody is signed in, and the web plugin's anonymous='block' refuses s
 
 
 class RequestTally:
-    """What the calls of one request came to. Integers only: it is fed by the engine, under a user's lock."""
+    """
+    What the calls of one request came to, in integers: fed by the engine, on whichever thread a call ends.
+
+    Of one user they come one by one; calls that keywords give to other users may be added at the same moment.
+    """
 
     __slots__ = ("calls", "cost_nusd", "has_admitted", "on_admitted", "refusal", "soft", "tokens")
 

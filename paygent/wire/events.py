@@ -38,6 +38,8 @@ _TOKEN_FIELDS = (
     "input_tokens", "output_tokens", "cache_read_input_tokens", "cache_write_input_tokens",
     "reasoning_output_tokens",
 )  # fmt: skip
+_GOOD_MAX = 1000
+_good_names: set[tuple[str | None, ...]] = set()
 _NAME_FIELDS = ("provider", "operation", "model", "request_model", "response_model", "rate_source")
 
 
@@ -89,9 +91,7 @@ def event_from_json(said: object) -> Event:
         _count(said, name, lowest) for name in _TOKEN_FIELDS
     ]
     cost_tokens_nusd, cost_tools_nusd = _costs(said)
-    provider, operation, model, request_model, response_model, rate_source = [
-        _text(said, name, NAME_LENGTH_MAX) for name in _NAME_FIELDS
-    ]
+    provider, operation, model, request_model, response_model, rate_source = _names(said)
     return Event(
         uuid_of(said), required_text(said, "user_id"), moment_us(said, "timestamp"),
         _key(said, "period", _is_period), _key(said, "session", _is_session),
@@ -113,6 +113,21 @@ def posted_event_from_json(said: object) -> Event:
     if isinstance(said, dict) and said.get("source") not in (None, "auto", "manual"):
         raise WireError("source", "must be auto or manual")
     return event_from_json(said)
+
+
+def _names(said: Mapping[str, Any]) -> tuple[str | None, ...]:
+    """The fields that hold names. An app has few of them, so that most were found good before."""
+    found = tuple(map(said.get, _NAME_FIELDS))
+    try:
+        if found in _good_names:
+            return found
+    except TypeError:  # what cannot be hashed is no text: _text says which
+        pass
+    names = tuple(_text(said, name, NAME_LENGTH_MAX) for name in _NAME_FIELDS)
+    if len(_good_names) >= _GOOD_MAX:
+        _good_names.clear()
+    _good_names.add(names)
+    return names
 
 
 def _costs(said: Mapping[str, Any]) -> tuple[int, int]:
@@ -142,7 +157,7 @@ def _nusd(
         return None
     if type(amount) not in (int, float) or not 0 <= amount <= EVENT_COST_USD_MAX:  # nor NaN, nor infinity
         raise WireError(usd, f"must be a number of US dollars from 0 to {EVENT_COST_USD_MAX}")
-    return usd_to_nusd(amount)
+    return usd_to_nusd(amount) if amount else 0
 
 
 def _whole_nusd(said: Mapping[str, Any], name: str) -> int:

@@ -16,6 +16,7 @@ from paygent_django.admin.shown import (
     badge,
     count,
     instant,
+    lined_up,
     money,
     scope_label,
 )
@@ -40,7 +41,8 @@ def events_table(events: Iterable[UsageEvent], *, with_user: bool) -> Table:
     if with_user:
         heads.insert(1, _("User"))
     empty = _("No events: each metered call is a row here.")
-    return Table(tuple(heads), [_event(one, with_user) for one in events], empty=empty, title=_("Events"))
+    rows = lined_up([_event(one, with_user) for one in events], column=-2)
+    return Table(tuple(heads), rows, empty=empty, title=_("Events"))
 
 
 def _event(one: UsageEvent, with_user: bool) -> list[Cell]:

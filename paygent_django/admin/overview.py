@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any, NamedTuple
@@ -86,32 +86,35 @@ def overview(project: Project, now_us: int, days: int) -> Overview:
     today = from_us(now_us).date()
     span = [today - timedelta(days=back) for back in range(days - 1, -1, -1)]
     usage = rows(DailyUsage).filter(project=project, day__gte=span[0], day__lte=today)
-    by_model, total = _by_model(usage, span)
+    by_model, by_plan, total = _by_model(usage, span)
     blocked, reasons = _blocked(project, span)
     return Overview(
         span, total, _sums(_before(project, span)), by_model, _tags(usage), _top(project, today), blocked,
-        reasons, _margins(project, usage, span, now_us),
+        reasons, _margins(project, by_plan, span, now_us),
     )  # fmt: skip
 
 
-def _by_model(usage: Any, span: Sequence[date]) -> tuple[list[Series], Sums]:
+def _by_model(usage: Any, span: Sequence[date]) -> tuple[list[Series], dict[int | None, int], Sums]:
+    """What was spent on each model per day, on each plan, and in all: one look at the sums for the three."""
     place = {day: index for index, day in enumerate(span)}
-    found = usage.values("day", "model").annotate(
+    found = usage.values("day", "model", "plan").annotate(
         n=Sum("calls"), spent=Sum("cost_nusd"), guessed=Sum("estimated_nusd"),
         tokens=Sum(F("input_tokens") + F("output_tokens")),
     )  # fmt: skip
     values: dict[str, list[int]] = defaultdict(lambda: [0] * len(span))
+    plans: dict[int | None, int] = defaultdict(int)
     total = [0, 0, 0, 0]
     for row in found.order_by():
-        values[row["model"]][place[row["day"]]] += row["spent"]
+        values[row["model"]][place[row["day"]]] += int(row["spent"])
+        plans[row["plan"]] += int(row["spent"])
         for index, name in enumerate(("n", "tokens", "spent", "guessed")):
-            total[index] += row[name]
+            total[index] += int(row[name])
     # a day of refunds may be below zero: there is no bar for that
     series = [
         Series(model or "\u2013", tuple(max(0, amount) for amount in amounts))
         for model, amounts in sorted(values.items())
     ]
-    return series, Sums(*map(int, total))
+    return series, dict(plans), Sums(*total)
 
 
 def _before(project: Project, span: Sequence[date]) -> Any:
@@ -134,7 +137,8 @@ def _tags(usage: Any) -> list[tuple[str, int]]:
 
 def _top(project: Project, today: date) -> list[UserUsage]:
     month = rows(UserUsage).filter(project=project, grain=UserUsage.MONTH, starts=today.replace(day=1))
-    return list(month.select_related("user").order_by("-cost_nusd", "-pk")[:TOP_USERS])
+    # users are read after that: with a join PostgreSQL sorts whole rows of all of them
+    return list(month.order_by("-cost_nusd", "-pk").prefetch_related("user")[:TOP_USERS])
 
 
 def _blocked(project: Project, span: Sequence[date]) -> tuple[list[int], list[tuple[str, int]]]:
@@ -148,25 +152,23 @@ def _blocked(project: Project, span: Sequence[date]) -> tuple[list[int], list[tu
     return [by_day[day] for day in span], ordered[:TOP_USERS]
 
 
-def _margins(project: Project, usage: Any, span: Sequence[date], now_us: int) -> list[Margin]:
-    spent = {
-        row["plan"]: int(row["spent"])
-        for row in usage.values("plan").annotate(spent=Sum("cost_nusd")).order_by()
-    }
+def _margins(
+    project: Project, spent: Mapping[int | None, int], span: Sequence[date], now_us: int
+) -> list[Margin]:
     begin_us = (span[0] - EPOCH.date()).days * DAY_US
-    held = {row["plan"]: row for row in _held(project, begin_us, now_us)}
     plans = list(rows(Plan).filter(project=project).select_related("current"))
-    found = [_margin(plan, held.get(plan.pk), spent.pop(plan.pk, 0)) for plan in plans]
+    held = {row["plan"]: row for row in _held([plan.pk for plan in plans], begin_us, now_us)}
+    found = [_margin(plan, held.get(plan.pk), spent.get(plan.pk, 0)) for plan in plans]
     shown = [margin for margin in found if margin.subscriptions or margin.cost_nusd]
-    others = sum(spent.values())
+    others = sum(spent.values()) - sum(margin.cost_nusd for margin in found)
     if others:
         shown.append(Margin(None, 0, None, others))
     return sorted(shown, key=lambda margin: -margin.margin_nusd)
 
 
-def _held(project: Project, begin_us: int, now_us: int) -> Iterable[dict[str, Any]]:
+def _held(plans: Sequence[int], begin_us: int, now_us: int) -> Iterable[dict[str, Any]]:
     """For each plan: subscriptions that ran, for how many seconds in all, and how many of them began."""
-    running = rows(Subscription).filter(plan__project=project, starts_us__lt=now_us, ends_us__gt=begin_us)
+    running = rows(Subscription).filter(plan__in=plans, starts_us__lt=now_us, ends_us__gt=begin_us)
     # in seconds: microseconds of a million subscriptions are beyond the integers of SQLite
     seconds = (Least(F("ends_us"), Value(now_us)) - Greatest(F("starts_us"), Value(begin_us))) / 1_000_000
     began = Case(When(Q(starts_us__gte=begin_us), then=1), default=0)

@@ -52,19 +52,19 @@ class OverviewAdmin(PaygentAdmin):
 
 def figures(found: Overview) -> list[dict[str, Any]]:
     """The numbers at the top."""
-    margins = [margin for margin in found.margins if margin.is_comparable]
+    days, margins = len(found.days), [margin for margin in found.margins if margin.is_comparable]
     margin = sum(margin.margin_nusd for margin in margins)
     return [
         {
             "label": _("Spend"),
             "value": charts.dollars(found.total.cost_nusd),
-            "note": change(found.total.cost_nusd, found.before.cost_nusd),
+            "note": change(found.total.cost_nusd, found.before.cost_nusd, days),
             "chart": safe(charts.sparkline(found.spend, title=_("Spend per day"))),
         },
         {
             "label": _("Calls"),
             "value": charts.compact(found.total.calls),
-            "note": change(found.total.calls, found.before.calls),
+            "note": change(found.total.calls, found.before.calls, days),
         },
         {
             "label": _("Calls blocked"),
@@ -93,13 +93,15 @@ def figures(found: Overview) -> list[dict[str, Any]]:
     ]
 
 
-def change(now: float, before: float) -> str:
-    """How a figure moved against the stretch before."""
+def change(now: float, before: float, days: int) -> str:
+    """How a figure moved against as many days before."""
     if not before:
-        return _("nothing in the days before")
+        return _("nothing in the %s days before") % days
     moved = (now - before) / before
     sign = "+" if moved >= 0 else ""
-    return _("%(change)s against the days before") % {"change": f"{sign}{charts.percent(moved)}"}
+    return _("%(change)s against the %(days)s days before") % {
+        "change": f"{sign}{charts.percent(moved)}", "days": days
+    }  # fmt: skip
 
 
 def drawn(found: Overview, *, with_users: bool) -> dict[str, Any]:

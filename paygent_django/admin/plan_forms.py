@@ -131,8 +131,9 @@ class LimitRow(forms.Form):
 
     model = forms.CharField(label=lazy("Model"), max_length=_MODEL_MAX)
     max_tokens_per_period = forms.IntegerField(
-        label=lazy("Tokens per period"), min_value=0, max_value=10**15, required=False
-    )
+        label=lazy("Tokens per period"), min_value=0, max_value=10**15, required=False,
+        widget=forms.NumberInput({"placeholder": lazy("unlimited")}),
+    )  # fmt: skip
 
 
 class ToolRow(forms.Form):

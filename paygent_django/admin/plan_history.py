@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from typing import Any
 
-from paygent_django.admin.shown import price
+from paygent_django.admin.shown import decimal_text, price
 from paygent_django.admin.words import _
 from paygent_django.models import PlanVersion
 
 _NESTED = ("model_limits", "cost_rates", "tool_costs")
+_DOLLARS = ("max_spend_per_period", "max_spend_per_session", "default_tool_cost")
+_SHARES = ("soft_gate_at", "hard_gate_at")
 
 
 def differences(before: PlanVersion | None, after: PlanVersion) -> list[str]:
@@ -26,7 +29,29 @@ def _differences(before: PlanVersion, after: PlanVersion) -> Iterator[str]:
         if name in _NESTED:
             yield from _rows(name.replace("_", " "), old[name], value)
         else:
-            yield from _change(name.replace("_", " "), old[name], value)
+            yield from _change(_name(name), _worded(name, old[name]), _worded(name, value))
+
+
+def _name(field: str) -> str:
+    """A field of a plan as the form calls it, or in its own words."""
+    names = {
+        "max_spend_per_period": _("spend per period"), "max_spend_per_session": _("spend per session"),
+        "soft_gate_at": _("warn at"), "hard_gate_at": _("block at"), "pre_call_estimate": _("strict"),
+    }  # fmt: skip
+    return names.get(field, field.replace("_", " "))
+
+
+def _worded(field: str, value: Any) -> Any:
+    """Dollars and shares with their signs; a cap that is not there is no limit."""
+    if value is None:
+        return _("unlimited") if field.startswith("max_") else None
+    if field in _DOLLARS:
+        return f"${decimal_text(Decimal(str(value)), digits=2)}"
+    if field in _SHARES:
+        return f"{value * 100:g}%"
+    if isinstance(value, bool):
+        return _("yes") if value else _("no")
+    return value
 
 
 def _price(version: PlanVersion) -> str:
@@ -55,7 +80,12 @@ def _change(name: str, old: Any, new: Any) -> Iterator[str]:
 def _said(value: Any) -> str:
     """A value in few words; ``None`` is no limit, or nothing given."""
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {_said(one)}" for name, one in value.items() if one is not None) or "\u2013"
+        return (
+            ", ".join(
+                f"{name.replace('_', ' ')} {_said(one)}" for name, one in value.items() if one is not None
+            )
+            or "\u2013"
+        )
     if value is None or value == "":
         return "\u2013"
     return f"{value:g}" if isinstance(value, float) else str(value)

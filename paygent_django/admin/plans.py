@@ -242,10 +242,10 @@ def _history(plan: Plan) -> Table:
     found = list(rows(PlanVersion).filter(plan=plan).order_by("-number")[: VERSIONS_MAX + 1])
     shown = [
         [
-            Cell(str(one.number), kind="num"), moment(one.created_us), Cell(one.created_by or "\u2013"),
+            Cell(str(one.number)), moment(one.created_us), Cell(one.created_by or "\u2013"),
             Cell("; ".join(differences(before, one)) or _("first version"), kind="wide"),
         ]
         for one, before in zip(found, [*found[1:], None], strict=True)
     ]  # fmt: skip
-    heads = ("#" + _("Version"), _("Saved"), _("By"), _("Changed"))
+    heads = (_("Version"), _("Saved"), _("By"), _("Changed"))
     return Table(heads, shown[:VERSIONS_MAX], empty=_("Never configured."), title=_("History"))

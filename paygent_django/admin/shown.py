@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -102,6 +102,16 @@ def age(moment_us: int, now_us: int) -> str:
 def money(nusd: int, kind: str = "num") -> Cell:
     """An amount of nano-dollars."""
     return Cell(dollars(nusd), kind=f"{kind} neg" if nusd < 0 else kind)
+
+
+def lined_up(rows: list[list[Cell]], column: int) -> list[list[Cell]]:
+    """Rows whose amounts in *column* have their decimal points below each other."""
+    decimals = [len(row[column].text.partition(".")[2]) for row in rows]
+    most = max(decimals, default=0)
+    for row, digits in zip(rows, decimals, strict=True):
+        cell = row[column]
+        row[column] = replace(cell, text=cell.text + "\u2007" * (most - digits))  # as wide as a digit
+    return rows
 
 
 def count(value: int) -> Cell:

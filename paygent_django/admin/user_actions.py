@@ -14,7 +14,6 @@ from django.utils.translation import gettext_lazy
 from paygent import charts
 from paygent.core.plan import NUSD_PER_USD
 from paygent_django import services
-from paygent_django.admin import sessions
 from paygent_django.admin.base import Action, by, may
 from paygent_django.admin.words import _
 from paygent_django.models import EndUser, Plan
@@ -126,7 +125,7 @@ def _anonymise(request: HttpRequest, user: EndUser) -> str:
 
 
 def _session(_request: HttpRequest, user: EndUser) -> str:
-    sessions.open_session(user)
+    services.open_session(user)
     return _("A new session is open; the next call counts in it.")
 
 

@@ -61,6 +61,7 @@ def context(user: EndUser, given: Mapping[str, str], seen: Collection[str]) -> d
         "since": moment(usage.window.start_us, "j M Y"),
         "spent": charts.dollars(usage.cost_nusd),
         "tokens": charts.compact(usage.tokens),
+        "granted": charts.dollars(user.grant_nusd) if user.grant_window == usage.window.key else "",
         "created": moment(user.created_us, "j M Y"),
         "anonymised": None if user.anonymised_us is None else moment(user.anonymised_us),
         "session": None if session is None else _session_shown(session, session_nusd),

@@ -15,8 +15,8 @@ from paygent.core.windows import from_us
 from paygent_django import services
 from paygent_django.admin import user_actions, user_page
 from paygent_django.admin.base import PaygentAdmin, admin_url, chosen_project, may, require
-from paygent_django.admin.paging import Page, address, cursor_of, page_of
-from paygent_django.admin.shown import Cell, Table, moment, money, state_cell, tightest
+from paygent_django.admin.paging import Cursor, Page, address, cursor_of, page_of
+from paygent_django.admin.shown import Cell, Table, lined_up, moment, money, state_cell, tightest
 from paygent_django.admin.words import _
 from paygent_django.models import EndUser, Project, UserUsage
 from paygent_django.models.fields import escape
@@ -123,22 +123,30 @@ def _page(project: Project, query: str, after: str | None, *, by_spend: bool) ->
     if by_spend:
         month = from_us(now_us()).date().replace(day=1)
         top = rows(UserUsage).filter(project=project, grain=UserUsage.MONTH, starts=month)
-        page = page_of(top.select_related("user__project"), cursor, by="cost_nusd")
+        page = page_of(top.prefetch_related("user"), cursor, by="cost_nusd")
         return Page([one.user for one in page.rows], page.older)
     users = rows(EndUser).filter(project=project).select_related("project")
-    if query:
-        stored = escape(query)  # patterns are compared with what is stored
-        users = users.filter(
-            Q(external_user_id__startswith=stored) | Q(email__istartswith=stored) | Q(name__icontains=stored)
-        )
-    return page_of(users, cursor, by="pk")
+    return _found(users, escape(query), cursor) if query else page_of(users, cursor, by="pk")
+
+
+def _found(users: Any, stored: str, cursor: Cursor | None) -> Page:
+    """
+    Whom a search finds; *stored* is the text as it is stored, for patterns are compared with that.
+
+    An address is looked for through indexes alone (with PostgreSQL), and in names only where that is in vain.
+    """
+    begins = Q(external_user_id__startswith=stored) | Q(email__istartswith=stored)
+    if "@" in stored and users.filter(begins).exists():
+        return page_of(users.filter(begins), cursor, by="pk")
+    return page_of(users.filter(begins | Q(name__icontains=stored)), cursor, by="pk")
 
 
 def _table(project: Project, users: list[EndUser], empty: str) -> Table:
     heads = (_("User"), _("Plan"), _("State"), _("Usage"), "#" + _("Spent"), _("Resets"))
     labels = {plan.name: plan.label for plan in services.plans_of(project)} if users else {}
     usages = services.usage_of_many(users) if users else []
-    return Table(heads, [_row(usage, labels) for usage in usages], empty=empty, title=_("Users"))
+    rows = lined_up([_row(usage, labels) for usage in usages], column=-2)
+    return Table(heads, rows, empty=empty, title=_("Users"))
 
 
 def _row(usage: Usage, labels: dict[str, str]) -> list[Cell]:

@@ -22,13 +22,13 @@ class Key(HttpBearer):
 
     def __init__(self, scope: str) -> None:
         super().__init__()
-        self._scope = scope
+        self.scope = scope
 
     def authenticate(self, request: HttpRequest, token: str) -> ApiKey | None:  # noqa: ARG002  # the base's
         """The row of the key; raises 403 for one that may not do this."""
         key = _known(token)
-        if key is not None and self._scope not in key.scopes:
-            raise Problem(HTTPStatus.FORBIDDEN, f"the key may not {self._scope}")
+        if key is not None and self.scope not in key.scopes:
+            raise Problem(HTTPStatus.FORBIDDEN, f"the key may not {self.scope}")
         return key
 
 
@@ -55,6 +55,12 @@ def _known(token: str) -> ApiKey | None:
             _known_keys.clear()
         _known_keys[name] = now_s + _KNOWN_S, key
     return key
+
+
+def may(request: HttpRequest, right: Key) -> bool:
+    """Whether the key of an admitted request has that right as well."""
+    key: Any = request.auth
+    return right.scope in key.scopes
 
 
 def project_of(request: HttpRequest) -> Project:

@@ -12,7 +12,9 @@ from paygent_django.api._documented import batch_of
 from paygent_django.api.auth import ingests, ledger_of, project_of, reads
 from paygent_django.api.bodies import answer, read_batch
 from paygent_django.api.paging import LongLimit, page
+from paygent_django.api.together import together
 from paygent_django.api.windows import placed
+from paygent_django.database import database_alias
 from paygent_django.models import UsageEvent
 from paygent_django.services._base import rows
 
@@ -25,10 +27,11 @@ def post_events(request: HttpRequest) -> HttpResponse:
     read, rejected = each(read_batch(request), posted_event_from_json)
     if not read:
         return answer({"accepted": 0, "duplicates": 0, "rejected": rejected})
-    posted = ledger_of(request).post(placed(project_of(request), read))
+    project = project_of(request)
+    posted = together(database_alias(), project.pk).post(ledger_of(request), placed(project, read))
     detail = "differs from what this id was first posted with"
     rejected += [{"id": event_id, "field": field, "detail": detail} for event_id, field in posted.conflicts]
-    webhooks.note_usage(project_of(request), {event.user_id for event in read})
+    webhooks.note_usage(project, {event.user_id for event in read})
     counts = {"accepted": posted.accepted, "duplicates": posted.duplicates}
     request.paygent_counts = {**counts, "rejected": len(rejected)}  # for whoever keeps metrics
     return answer({**counts, "rejected": rejected})

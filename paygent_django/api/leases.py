@@ -14,7 +14,7 @@ from paygent.wire.leases import reply_as_json, request_from_json
 from paygent_django import webhooks
 from paygent_django.api import schemas
 from paygent_django.api._documented import batch_of
-from paygent_django.api.auth import ingests, ledger_of, project_of
+from paygent_django.api.auth import administers, ingests, ledger_of, may, project_of
 from paygent_django.api.bodies import answer, nothing, read_batch
 from paygent_django.api.problems import Problem
 from paygent_django.api.windows import placed
@@ -50,5 +50,7 @@ def _operation(request: HttpRequest, said: object, index: int) -> LeaseRequest:
     except WireError as error:
         path = f"{index}.{error.field}".rstrip(".")
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, error.detail, path) from error
+    if not may(request, administers):  # a plan is assigned by whoever may administer users
+        operation.plan = None
     operation.events = placed(project_of(request), operation.events) if operation.events else []
     return operation

@@ -22,6 +22,7 @@ from paygent_django.api.problems import Problem
 from paygent_django.api.values import without_none
 from paygent_django.database import database_alias
 from paygent_django.models import ApiKey, Plan, Project
+from paygent_django.services._base import rows
 
 router = Router(tags=["plans"])
 _OFFER = ("label", "price", "currency", "interval", "rank")
@@ -62,6 +63,7 @@ def change_plan(request: HttpRequest, plan_id: str) -> HttpResponse:
         raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "the body must be a JSON object", "")
     project = project_of(request)
     with transaction.atomic(using=database_alias()):
+        _lock(project, plan_id)
         plan = plan_of(project, plan_id)
         if changes.get("name", plan.name) != plan.name:
             raise Problem(HTTPStatus.UNPROCESSABLE_ENTITY, "a plan keeps its name", "name")
@@ -76,13 +78,22 @@ def plan_of(project: Project, plan_id: str, field: str = "plan_id", status: int 
     Raises:
         Problem: *status* where there is none.
     """
-    try:
-        found: Plan | None = services.plans_of(project).filter(uuid=uuid.UUID(plan_id)).first()
-    except ValueError:
-        found = None
+    found: Plan | None = services.plans_of(project).filter(uuid=_uuid(plan_id)).first()
     if found is None:
         raise Problem(status, "there is no such plan", field)
     return found
+
+
+def _lock(project: Project, plan_id: str) -> None:
+    """Have other changes of the plan wait, before it is read: else each would undo what it has not seen."""
+    list(rows(Plan).select_for_update().filter(project=project, uuid=_uuid(plan_id)).values_list("pk"))
+
+
+def _uuid(text: str) -> uuid.UUID | None:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        return None
 
 
 def config_as_json(config: PlanConfig) -> dict[str, Any]:

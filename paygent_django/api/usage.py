@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from http import HTTPStatus
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
+from django.db import connections
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
@@ -14,7 +17,7 @@ from ninja import Router
 from paygent.core.models import PlanConfig
 from paygent.core.plan import MODEL_COST, MODEL_LIMIT, TOTAL_SPEND
 from paygent.core.windows import Window, billing_period, calendar_month
-from paygent.ledger import DEFAULT_PLAN
+from paygent.ledger import DEFAULT_PLAN, Account, Bucket, PlanRow
 from paygent.ledgers._rows import plan_of
 from paygent.wire.events import moment_us
 from paygent_django.api import schemas
@@ -23,9 +26,13 @@ from paygent_django.api.bodies import answer
 from paygent_django.api.plans import config_as_json
 from paygent_django.api.problems import Problem
 from paygent_django.api.values import iso, usd
+from paygent_django.database import database_alias
 from paygent_django.ledger._accounts import Accounts
+from paygent_django.ledger._pipeline import can_pipeline, pipelined
+from paygent_django.ledger._planner import BY_KEYS
 from paygent_django.ledger._rows import DjangoRows
 from paygent_django.models import EndUser, Total, UsageEvent
+from paygent_django.models.fields import escape
 from paygent_django.services._base import now_us, reading, rows
 
 router = Router(tags=["usage"])
@@ -35,21 +42,12 @@ _NO_END_US = 1 << 62
 @router.get("/{user_id}/session", auth=reads, response=schemas.SessionOut)
 def session(request: HttpRequest, user_id: str) -> HttpResponse:
     """What a client must know of a user before his first call: plan, limits, usage."""
-    with reading(project_of(request).pk) as accounts:
-        accounts.load([user_id])
-        held = accounts.held(user_id)
-        if held is None:
-            raise Problem(HTTPStatus.NOT_FOUND, "there is no such user", "user_id")
-        reader, account = DjangoRows(accounts, shard=0), held.account
-        plan = plan_of(reader, account)
-        default = reader.plan(DEFAULT_PLAN) if account.plan is None else None
-        if plan.config is None and account.plan is None:
-            raise Problem(
-                HTTPStatus.NOT_FOUND, "the user has no plan, and there is no default plan", "user_id"
-            )
-        window = billing_period(account.period, accounts.now_us)
-        totals = reader.totals(user_id, [window.key])
-        moment_us, uuid = accounts.now_us, _uuid(accounts, held.pk)
+    found = _glance(project_of(request).pk, user_id)
+    if found is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "there is no such user", "user_id")
+    account, plan, default, window, totals, moment_us, uuid = found
+    if plan.config is None and account.plan is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "the user has no plan, and there is no default plan", "user_id")
     config = PlanConfig.from_backend(json.loads(plan.config or "{}"))
     return answer(
         {
@@ -96,12 +94,48 @@ def totals(request: HttpRequest, user_id: str) -> HttpResponse:
     return answer([[scope, window, amount] for (scope, window), amount in found.items()])
 
 
-def _uuid(accounts: Accounts, user_pk: int) -> str:
-    """A user's own id with us, read as the ledger reads: this is on the path of each client's first call."""
-    table = accounts.sql.table(EndUser)
-    row = accounts.sql.row(f"SELECT uuid FROM {table} WHERE id = %s", (user_pk,))  # noqa: S608  # our own name
-    assert row is not None
-    return str(UUID(str(row[0])))
+class _Glance(NamedTuple):
+    """What binds a user at this moment, and what he has used."""
+
+    account: Account
+    plan: PlanRow
+    default: PlanRow | None
+    window: Window
+    totals: dict[Bucket, int]
+    now_us: int
+    uuid: str
+
+
+def _glance(project_pk: int, user_id: str) -> _Glance | None:
+    """Read as the ledger reads, and lock nothing: this is on the path of each client's first call."""
+    with _reading(project_pk) as accounts:
+        named, values = accounts.sql.of_project(EndUser, "external_user_id", project_pk, [escape(user_id)])
+        take = accounts.look([user_id], locks=False)
+        uuids = accounts.sql.ask(
+            f"SELECT uuid FROM {accounts.sql.table(EndUser)} WHERE {named}",  # noqa: S608  # our own names
+            values,
+        )
+        take()
+        held = accounts.held(user_id)
+        if held is None:
+            return None
+        rows, account = DjangoRows(accounts, shard=0), held.account
+        plan = plan_of(rows, account)
+        default = rows.plan(DEFAULT_PLAN) if account.plan is None else None
+        window = billing_period(account.period, accounts.now_us)
+        totals = rows.totals(user_id, [window.key])
+        return _Glance(account, plan, default, window, totals, accounts.now_us, str(UUID(str(uuids()[0][0]))))
+
+
+@contextlib.contextmanager
+def _reading(project_pk: int) -> Iterator[Accounts]:
+    connection = connections[database_alias()]
+    if not can_pipeline(connection):
+        with reading(project_pk) as accounts:
+            yield accounts
+        return
+    with pipelined(connection, BY_KEYS) as sql:
+        yield Accounts(sql, project_pk)
 
 
 def _of_period(user: EndUser, period: str) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from django.db import connections
+
 from paygent.core.events import Event
 from paygent.core.windows import billing_period
-from paygent_django.models import Project, Subscription
-from paygent_django.models.fields import MOMENT_MAX_US
-from paygent_django.services._base import rows
+from paygent_django.database import database_alias
+from paygent_django.ledger._sql import Sql, chunks
+from paygent_django.models import EndUser, Project, Subscription
+from paygent_django.models.fields import escape, unescape
 
 NO_SESSION = "s0:api"
 Span = tuple[int, int, tuple[int, int] | None]  # starts, ends, assigned period
@@ -41,17 +44,20 @@ def _assigned(spans: Sequence[Span], moment_us: int) -> tuple[int, int] | None:
 
 
 def _spans(project: Project, users: Sequence[str]) -> dict[str, list[Span]]:
+    """As the ledger reads, which takes a fraction of the time: this is on the path of every batch."""
     spans: dict[str, list[Span]] = {}
-    for start in range(0, len(users), _USERS_PER_QUERY):
-        found = rows(Subscription).filter(
-            user__project=project,
-            user__external_user_id__in=users[start : start + _USERS_PER_QUERY],
-            ends_us__lte=MOMENT_MAX_US,
-        )
-        names = ("user__external_user_id", "starts_us", "ends_us", "period_start_us", "period_end_us")
-        for user_id, starts_us, ends_us, period_start, period_end in found.order_by("starts_us").values_list(
-            *names
-        ):
-            period = None if period_start is None else (period_start, period_end)
-            spans.setdefault(user_id, []).append((starts_us, ends_us, period))
+    sql = Sql(connections[database_alias()])
+    try:
+        for chunk in chunks([escape(user_id) for user_id in users], _USERS_PER_QUERY):
+            named, values = sql.of_project(EndUser, "external_user_id", project.pk, chunk, "u")
+            query = (
+                "SELECT u.external_user_id, s.starts_us, s.ends_us, s.period_start_us, s.period_end_us "  # noqa: S608
+                f"FROM {sql.table(EndUser)} u JOIN {sql.table(Subscription)} s ON s.user_id = u.id "
+                f"WHERE {named} ORDER BY s.starts_us"
+            )
+            for name, starts_us, ends_us, period_start_us, period_end_us in sql.rows(query, values):
+                period = None if period_start_us is None else (period_start_us, period_end_us)
+                spans.setdefault(unescape(name), []).append((starts_us, ends_us, period))
+    finally:
+        sql.close()
     return spans

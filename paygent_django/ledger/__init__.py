@@ -1,5 +1,6 @@
 """The ledger in a Django project's own database."""
 
-from paygent_django.ledger.store import DjangoLedger, Posted, from_url
+from paygent_django.ledger._events import Posted
+from paygent_django.ledger.store import DjangoLedger, from_url
 
 __all__ = ["DjangoLedger", "Posted", "from_url"]

@@ -15,11 +15,13 @@ from paygent.core.windows import billing_period
 from paygent.ledger import DEFAULT_PLAN, Account, PlanRow
 from paygent_django.ledger import subscriptions
 from paygent_django.ledger._clock import clock_us
+from paygent_django.ledger._faults import OvertakenError
 from paygent_django.ledger._sql import Sql, chunks
 from paygent_django.models import EndUser, Plan, PlanVersion, Project, Subscription
 from paygent_django.models.fields import escape, unescape
 
 _USERS_PER_QUERY = 400
+_TRIES_MAX = 4
 _POSTGRES_NOW = "(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000)::bigint"
 _NEW_USER = (
     "uuid", "project_id", "external_user_id", "name", "email", "metadata", "sdk_enabled", "grant_window",
@@ -52,6 +54,7 @@ class Accounts:
         self._held: dict[str, Held] = {}
         self._plans: dict[str, PlanRow | None] = {}
         self._plan_ids: dict[str, int] = {}
+        self.made: list[str] = []  # whose rows were not there, or not yet to be seen
 
     # -- users ----------------------------------------------------------------------------------------
 
@@ -60,20 +63,22 @@ class Accounts:
         self.look({*users, *looking})()
         self.create(users)
 
-    def look(self, users: Collection[str], plans: Collection[str] = ()) -> Callable[[], None]:
+    def look(
+        self, users: Collection[str], plans: Collection[str] = (), *, locks: bool = True
+    ) -> Callable[[], None]:
         """
-        Lock the rows of *users* that are there, and read them and *plans*.
+        Lock the rows of *users* that are there (unless not *locks*), and read them and *plans*.
 
         In a pipeline all that travels together, with whatever is asked until the function that is returned
         here is called, which takes what was found.
         """
         if not self.sql.is_pipelined or self._clock is not None:
-            held = self.lock(users)
+            held = self.lock(users) if locks else list(users)
             self.tell_time()
             self.load(held)
             return lambda: None
         names = sorted(map(escape, users))
-        locked = self.sql.ask(*self._locking(names))
+        locked = self.sql.ask(*self._locking(names)) if locks else lambda: [(name,) for name in names]
         found = self.sql.ask(*self._loading(names))
         known_plans = self.sql.ask(*self._planned([*plans, DEFAULT_PLAN]))
 
@@ -116,32 +121,47 @@ class Accounts:
                     self._take(row[1:])
 
     def _locking(self, names: Sequence[str]) -> tuple[str, list[Any]]:
-        named, values = self.sql.among("external_user_id", names)
+        named, values = self.sql.of_project(EndUser, "external_user_id", self.project_pk, names)
         ending = "FOR NO KEY UPDATE" if self.sql.vendor == "postgresql" else "FOR UPDATE"
-        where = f"WHERE project_id = %s AND {named} ORDER BY id {ending}"
-        return f"SELECT external_user_id FROM {self._table} {where}", [self.project_pk, *values]  # noqa: S608
+        where = f"WHERE {named} ORDER BY id {ending}"
+        return f"SELECT external_user_id FROM {self._table} {where}", values  # noqa: S608
 
     def _loading(self, names: Sequence[str], at_us: int | None = None) -> tuple[str, list[Any]]:
         """The moment, PostgreSQL's own by default, and who is bound by what then; at least one row."""
-        named, values = self.sql.among("u.external_user_id", names)
+        named, values = self.sql.of_project(EndUser, "external_user_id", self.project_pk, names, "u")
         cast = "::bigint" if self.sql.vendor == "postgresql" else ""
         now, at = (_POSTGRES_NOW, []) if at_us is None else (f"%s{cast}", [at_us])
         query = (
             "SELECT t.now_us, u.id, u.external_user_id, u.sdk_enabled, u.own_config, u.contended_us, "  # noqa: S608
             "u.grant_window, u.grant_nusd, s.plan_id, p.name, s.period_start_us, s.period_end_us "
             f"FROM (SELECT {now} AS now_us) t "
-            f"LEFT JOIN {self._table} u ON u.project_id = %s AND {named} "
+            f"LEFT JOIN {self._table} u ON {named} "
             f"LEFT JOIN {self.sql.table(Subscription)} s "
-            "ON s.user_id = u.id AND s.starts_us <= t.now_us AND s.ends_us > t.now_us "
-            f"LEFT JOIN {self.sql.table(Plan)} p ON p.id = s.plan_id"
+            "ON s.user_id = u.id AND s.ends_us > t.now_us "
+            "AND (s.starts_us <= t.now_us OR s.starts_us <= s.created_us) "  # see timeline.Span
+            f"LEFT JOIN {self.sql.table(Plan)} p ON p.id = s.plan_id ORDER BY s.starts_us"
         )
-        return query, [*at, self.project_pk, *values]
+        return query, [*at, *values]
 
     def create(self, users: Iterable[str]) -> None:
-        """Make rows for those of *users* who are not there, and hold them."""
-        missing = sorted(user for user in set(users) if user not in self._held)
-        if not missing:
-            return
+        """
+        Make rows for those of *users* who are not there, and hold them.
+
+        Raises:
+            OvertakenError: Each time, before the row could be locked, another transaction took its name away.
+        """
+        for _ in range(_TRIES_MAX):
+            missing = sorted(user for user in set(users) if user not in self._held)
+            if not missing:
+                return
+            self._insert(missing)
+            held = self.lock(missing)
+            self.tell_time()
+            self.load([user for user in held if user in missing])
+        if any(user not in self._held for user in users):
+            raise OvertakenError("users are renamed as fast as they are made")
+
+    def _insert(self, missing: Sequence[str]) -> None:
         stored = self.sql.stored
         rows = [
             (
@@ -151,9 +171,7 @@ class Accounts:
             for user in missing
         ]  # fmt: skip
         self.sql.insert_new(EndUser, _NEW_USER, rows)
-        held = self.lock(missing)
-        self.tell_time()
-        self.load(held)
+        self.made += missing
 
     def held(self, user_id: str) -> Held | None:
         """The row of a user, if he is there."""

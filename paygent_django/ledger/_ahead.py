@@ -74,13 +74,14 @@ def _nothing() -> list[Any]:
 def _leases(sql: Sql, project_pk: int, users: Collection[str]) -> Callable[[], list[Any]]:
     if not users:
         return _nothing
-    named, values = sql.among("u.external_user_id", [escape(user_id) for user_id in users])
+    names = [escape(user_id) for user_id in users]
+    named, values = sql.of_project(EndUser, "external_user_id", project_pk, names, "u")
     columns = ", ".join(f"l.{sql.quoted(name)}" for name in LEASE_COLUMNS)
     query = (
         f"SELECT u.external_user_id, {columns} FROM {sql.table(Lease)} l "  # noqa: S608  # names of our own
-        f"JOIN {sql.table(EndUser)} u ON u.id = l.user_id WHERE u.project_id = %s AND {named}"
+        f"JOIN {sql.table(EndUser)} u ON u.id = l.user_id WHERE {named}"
     )
-    return sql.ask(query, [project_pk, *values])
+    return sql.ask(query, values)
 
 
 def _by_pair(
@@ -90,10 +91,13 @@ def _by_pair(
     if not pairs:
         return _nothing
     columns = ", ".join(f"t.{sql.quoted(column)}" for column in (name, *others))
+    # Not as a join with the users, whose order a planner may turn round: from the names to the rows.
+    his = (
+        f"SELECT u.id FROM {sql.table(EndUser)} u WHERE u.project_id = %s AND u.external_user_id = asked.name"  # noqa: S608
+    )
     query = (
-        f"SELECT u.external_user_id, {columns} FROM unnest(%s::text[], %s::text[]) AS asked (name, other) "  # noqa: S608
-        f"JOIN {sql.table(EndUser)} u ON u.project_id = %s AND u.external_user_id = asked.name "
-        f"JOIN {sql.table(model)} t ON t.user_id = u.id AND t.{sql.quoted(name)} = asked.other"
+        f"SELECT asked.name, {columns} FROM unnest(%s::text[], %s::text[]) AS asked (name, other) "  # noqa: S608
+        f"JOIN {sql.table(model)} t ON t.user_id = ({his}) AND t.{sql.quoted(name)} = asked.other"
     )
     firsts, seconds = ([escape(pair[side]) for pair in pairs] for side in (0, 1))
     return sql.ask(query, [array(firsts), array(seconds), project_pk])
@@ -102,6 +106,6 @@ def _by_pair(
 def _known(sql: Sql, project_pk: int, event_ids: Sequence[str]) -> Callable[[], list[Any]]:
     if not event_ids:
         return _nothing
-    named, values = sql.among("event_id", [escape(event_id) for event_id in event_ids])
-    query = f"SELECT event_id FROM {sql.table(UsageEvent)} WHERE project_id = %s AND {named}"  # noqa: S608
-    return sql.ask(query, [project_pk, *values])
+    ids = [escape(event_id) for event_id in event_ids]
+    named, values = sql.of_project(UsageEvent, "event_id", project_pk, ids)
+    return sql.ask(f"SELECT event_id FROM {sql.table(UsageEvent)} WHERE {named}", values)  # noqa: S608

@@ -19,6 +19,7 @@ from django.db.utils import Error
 from paygent.ledger import LedgerError
 from paygent.ledgers._lock import FileLock
 from paygent_django.ledger._pipeline import BOUNDS_TRANSACTIONS, can_pipeline, pipelined
+from paygent_django.ledger._planner import BY_KEYS, setting
 from paygent_django.ledger._sql import Sql
 
 # On SQLite the ledger waits for a view that has written no longer than its callers wait for the ledger.
@@ -73,7 +74,7 @@ class Shared:
     def transaction(self) -> Iterator[Sql]:
         connection = self._connection
         if can_pipeline(connection):
-            with pipelined(connection) as sql:
+            with pipelined(connection, BY_KEYS) as sql:
                 yield sql
             return
         with self._plain(connection), _sql(connection) as sql:
@@ -125,7 +126,7 @@ class Own:
         with self._use:
             connection = self._open()
             if can_pipeline(connection):
-                with pipelined(connection, _limits(connection)) as sql:
+                with pipelined(connection, _settings(connection)) as sql:
                     yield sql
                 return
             with self._lock or contextlib.nullcontext(), _explicit(connection):
@@ -237,17 +238,16 @@ def _begin(connection: BaseDatabaseWrapper) -> None:
     """No row is waited for without an end, and none stays locked by a process that was stopped."""
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
-            cursor.execute(_limits(connection))
+            cursor.execute(setting(_settings(connection)))
 
 
-def _limits(connection: BaseDatabaseWrapper) -> str:
-    """For the running transaction alone: behind a pooler the connection belongs to others too."""
+def _settings(connection: BaseDatabaseWrapper) -> dict[str, str]:
     limits = dict.fromkeys(
-        ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"), ROW_WAIT_S
+        ("lock_timeout", "statement_timeout", "idle_in_transaction_session_timeout"), f"{ROW_WAIT_S}s"
     )
     if connection.pg_version >= BOUNDS_TRANSACTIONS:
-        limits["transaction_timeout"] = TRANSACTION_S
-    return "SELECT " + ", ".join(f"set_config('{name}', '{s}s', true)" for name, s in limits.items())
+        limits["transaction_timeout"] = f"{TRANSACTION_S}s"
+    return {**limits, **BY_KEYS}
 
 
 @contextlib.contextmanager

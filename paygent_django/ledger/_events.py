@@ -93,21 +93,39 @@ def insert(accounts: Accounts, events: Sequence[Event], shard: int) -> None:
 _DECIDED = ("period", "session")
 
 
+class Posted(NamedTuple):
+    """What became of a batch: how many were new, how many known, and (id, field) of those that differ."""
+
+    accepted: int
+    duplicates: int
+    conflicts: list[tuple[str, str]]
+
+
 def parted(
-    accounts: Accounts, events: Sequence[Event], known_ids: Collection[str]
-) -> tuple[list[Event], list[tuple[str, str]]]:
-    """Part *events* from those whose id is known with other content: (id, first field that differs)."""
-    known = _stored_events(accounts, [event.id for event in events if event.id in known_ids])
-    fitting: list[Event] = []
-    conflicts: list[tuple[str, str]] = []
-    for event in events:
-        other = known.setdefault(event.id, event)
-        field = None if other is event else _difference(event, other)
-        if field is None:
-            fitting.append(event)
-        else:
-            conflicts.append((event.id, field))
-    return fitting, conflicts
+    accounts: Accounts, batches: Sequence[Sequence[Event]], known_ids: Collection[str]
+) -> tuple[list[Event], list[Posted]]:
+    """
+    The events of *batches* that are to be appended, and what becomes of each batch, one after the other.
+
+    An id that is known with other content, from before or from an earlier one of them, is a conflict.
+    """
+    stored = _stored_events(accounts, [e.id for batch in batches for e in batch if e.id in known_ids])
+    seen: dict[str, Event] = dict(stored)
+    told: list[Posted] = []
+    for batch in batches:
+        accepted, duplicates = 0, 0
+        conflicts: list[tuple[str, str]] = []
+        for event in batch:
+            other = seen.get(event.id)
+            if other is None:
+                seen[event.id] = event
+                accepted += 1
+            elif (field := _difference(event, other)) is None:
+                duplicates += 1
+            else:
+                conflicts.append((event.id, field))
+        told.append(Posted(accepted, duplicates, conflicts))
+    return [event for event_id, event in seen.items() if event_id not in stored], told
 
 
 def _difference(event: Event, other: Event) -> str | None:
@@ -128,12 +146,12 @@ def _stored_events(accounts: Accounts, ids: Sequence[str]) -> dict[str, Event]:
     columns = ", ".join(f"e.{sql.quoted(name)}" for name in _SHARED)
     found: dict[str, Event] = {}
     for chunk in chunks([escape(one) for one in ids], _IDS_PER_QUERY):
-        named, values = sql.among("e.event_id", chunk)
+        named, values = sql.of_project(UsageEvent, "event_id", accounts.project_pk, chunk, "e")
         query = (
             f"SELECT e.event_id, u.external_user_id, {columns} FROM {sql.table(UsageEvent)} e "  # noqa: S608
-            f"JOIN {sql.table(EndUser)} u ON u.id = e.user_id WHERE e.project_id = %s AND {named}"
+            f"JOIN {sql.table(EndUser)} u ON u.id = e.user_id WHERE {named}"
         )
-        rows = sql.rows(query, (accounts.project_pk, *values))
+        rows = sql.rows(query, values)
         found.update((event.id, event) for event in map(to_event, rows))
     return found
 
@@ -154,17 +172,26 @@ def _row_of(accounts: Accounts) -> Callable[[Event, Counted], tuple[Any, ...]]:
     def row(event: Event, counted: Counted) -> tuple[Any, ...]:
         e = event
         corrects = (e.metadata or {}).get(CORRECTS) if counted.corrects else None
+        provider, operation, model, request_model, response_model, source, rate_source = _names(
+            e.provider, e.operation, e.model, e.request_model, e.response_model, e.source, e.rate_source
+        )
         return (
             project_pk, counted.user_pk, counted.plan_id, escape(e.id), now_us, counted.cost_nusd,
             counted.tag, corrects, e.timestamp_us, e.period, escape(e.session), _text(e.session_id),
-            _text(e.provider), _text(e.operation), _text(e.model), _text(e.request_model),
-            _text(e.response_model), e.input_tokens, e.output_tokens, e.cache_read_input_tokens,
-            e.cache_write_input_tokens, e.reasoning_output_tokens, e.cost_tokens_nusd, e.cost_tools_nusd,
-            to_json(list(e.tool_calls)) if e.tool_calls else None, to_json(e.metadata), escape(e.source),
-            bool(e.estimated), bool(e.cost_explicit), _text(e.rate_source), _text(e.description),
+            provider, operation, model, request_model, response_model, e.input_tokens, e.output_tokens,
+            e.cache_read_input_tokens, e.cache_write_input_tokens, e.reasoning_output_tokens,
+            e.cost_tokens_nusd, e.cost_tools_nusd, to_json(list(e.tool_calls)) if e.tool_calls else None,
+            to_json(e.metadata), source, bool(e.estimated), bool(e.cost_explicit), rate_source,
+            _text(e.description),
         )  # fmt: skip
 
     return row
+
+
+@lru_cache(maxsize=1024)
+def _names(*names: str | None) -> list[str | None]:
+    """Names of which an app has few, as they are stored."""
+    return [_text(name) for name in names]
 
 
 def _text(text: str | None) -> str | None:
@@ -175,9 +202,9 @@ def known(sql: Sql, model: Any, column: str, project_pk: int, ids: Sequence[str]
     """Those of *ids* that the table of *model* has in its *column*."""
     found: set[str] = set()
     for chunk in chunks([escape(one) for one in ids], _IDS_PER_QUERY):
-        named, values = sql.among(column, chunk)
-        query = f"SELECT {column} FROM {sql.table(model)} WHERE project_id = %s AND {named}"  # noqa: S608
-        found.update(unescape(row[0]) for row in sql.rows(query, (project_pk, *values)))
+        named, values = sql.of_project(model, column, project_pk, chunk)
+        query = f"SELECT {column} FROM {sql.table(model)} WHERE {named}"  # noqa: S608
+        found.update(unescape(row[0]) for row in sql.rows(query, values))
     return found
 
 
@@ -263,9 +290,9 @@ def roll_up_gates(
 
 
 @lru_cache(maxsize=8192)
-def total_key(scope: str, window: str) -> str:
-    """The short name of a total in its user's rows."""
-    return digest(scope, window)
+def total_names(scope: str, window: str) -> tuple[str, str, str]:
+    """A total in its user's rows: its short name, window and scope, as they are stored."""
+    return digest(scope, window), escape(window), escape(scope)
 
 
 def digest(*parts: object) -> str:

@@ -18,6 +18,10 @@ _MYSQL_WAITED = (1205, 3572)
 _MYSQL_NO_TABLE = 1146
 
 
+class OvertakenError(LedgerError):
+    """What this transaction has found was changed by another one before it could be locked."""
+
+
 class Fault(enum.Enum):
     """A kind of fault of the outside world; what is none of these is a fault of ours."""
 
@@ -30,6 +34,8 @@ class Fault(enum.Enum):
     @classmethod
     def of(cls, error: BaseException) -> Fault | None:
         """What kind *error* is of; ``None``: it would end the same way each time."""
+        if isinstance(error, OvertakenError):
+            return cls.CROSSED
         code = _code(error)
         if code in (_POSTGRES_NO_TABLE, _MYSQL_NO_TABLE) or "no such table" in str(error):
             return cls.UNMIGRATED

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Model
 from django.db.utils import Error
 
+from paygent_django.ledger._planner import plans_of, setting
 from paygent_django.ledger._sql import Rows, Sql
 
 BOUNDS_TRANSACTIONS = 170_000  # the version of PostgreSQL that ends a transaction by itself
+_COPIED_MIN = 16  # rows from which a copy, which is a trip of its own, costs both ends less than a statement
 
 
 class _Answer:
@@ -35,16 +38,20 @@ class PipelinedSql(Sql):
     Statements that wait until an answer is needed, then go in one trip, in their order.
 
     It begins its transaction itself, with the first trip; :meth:`commit` goes with the last one. A statement
-    that fails is told by the trip that takes it.
+    that fails is told by the trip that takes it. Where the connection may keep prepared statements
+    (``prepare_threshold`` in its ``OPTIONS``), the ledger's are prepared on first use: to plan one takes
+    PostgreSQL longer than to run it.
     """
 
     is_pipelined = True
 
-    def __init__(self, connection: BaseDatabaseWrapper, *limits: str) -> None:
+    def __init__(self, connection: BaseDatabaseWrapper, settings: Mapping[str, str]) -> None:
         super().__init__(connection)
         self._is_watched = connection.pg_version >= BOUNDS_TRANSACTIONS
         self._waiting: list[tuple[str, Sequence[Any], _Answer | None]] = []
-        for sql in ("BEGIN", *limits):
+        plans = plans_of(connection.connection)
+        self._note = "" if plans is None else plans.used(connection.connection)
+        for sql in ("BEGIN", setting(settings)):
             self.run(sql)
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> None:
@@ -58,6 +65,23 @@ class PipelinedSql(Sql):
         self._waiting.append((sql, values, answer))
         return answer
 
+    def insert(self, model: type[Model], names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert *rows*; many are copied in."""
+        if len(rows) < _COPIED_MIN:
+            super().insert(model, names, rows)
+            return
+        if self._waiting:
+            self._send()
+        connection = self.connection
+        beginning = f"COPY {self.table(model)} ({self.columns(names)}) FROM STDIN"
+        with (
+            connection.wrap_database_errors,
+            connection.connection.cursor() as cursor,
+            cursor.copy(beginning) as copy,
+        ):
+            for row in rows:
+                copy.write_row(row)
+
     def commit(self) -> None:
         """Send what waits, and end the transaction."""
         self.run("COMMIT")
@@ -69,14 +93,15 @@ class PipelinedSql(Sql):
         asked: list[tuple[_Answer, Any]] = []
         connection = self.connection
         try:
-            with connection.wrap_database_errors, connection.connection.pipeline():
-                for sql, values, answer in waiting:
-                    cursor = self._cursor if answer is None else connection.cursor()
-                    if answer is not None:
-                        asked.append((answer, cursor))
-                    cursor.execute(sql, values or None)
-            for answer, cursor in asked:
-                answer.rows = cursor.fetchall()
+            with connection.wrap_database_errors, _preparing(connection.connection):
+                with connection.connection.pipeline():
+                    for sql, values, answer in waiting:
+                        cursor = self._cursor if answer is None else _cursor(connection)
+                        if answer is not None:
+                            asked.append((answer, cursor))
+                        cursor.execute(sql + self._note, values or None)
+                for answer, cursor in asked:
+                    answer.rows = cursor.fetchall()
             if not self._is_watched:
                 # The driver ends a pipeline with a message that the server takes for the end of idleness;
                 # after this one it watches over a transaction whose process was stopped.
@@ -85,6 +110,27 @@ class PipelinedSql(Sql):
         finally:
             for _, cursor in asked:
                 cursor.close()
+
+
+def _cursor(connection: BaseDatabaseWrapper) -> Any:
+    """The driver's own cursor, a fraction of the time; Django's where somebody watches the statements."""
+    if connection.execute_wrappers or connection.queries_logged:
+        return connection.cursor()
+    return connection.connection.cursor()
+
+
+@contextlib.contextmanager
+def _preparing(connection: Any) -> Iterator[None]:
+    """Within the block statements are prepared on first use, if the connection may keep any."""
+    threshold = connection.prepare_threshold
+    if threshold is None:
+        yield
+        return
+    connection.prepare_threshold = 0
+    try:
+        yield
+    finally:
+        connection.prepare_threshold = threshold
 
 
 def can_pipeline(connection: BaseDatabaseWrapper) -> bool:
@@ -103,9 +149,9 @@ def _is_supported() -> bool:
 
 
 @contextlib.contextmanager
-def pipelined(connection: BaseDatabaseWrapper, *limits: str) -> Iterator[PipelinedSql]:
-    """A transaction that ends with the block, bounded by the statements *limits*."""
-    sql = PipelinedSql(connection, *limits)
+def pipelined(connection: BaseDatabaseWrapper, settings: Mapping[str, str]) -> Iterator[PipelinedSql]:
+    """A transaction that ends with the block, with *settings* of its own."""
+    sql = PipelinedSql(connection, settings)
     try:
         yield sql
         sql.commit()

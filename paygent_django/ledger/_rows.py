@@ -107,8 +107,9 @@ class DjangoRows:
             session.ends_us,
         )  # fmt: skip
         self._sql.put(Session, _SESSION, ("user_id", "own_id"), [row])
-        self._sessions[user_id, own_id] = session
-        if session.started_us == self.now_us():  # it begins now, so nothing is posted to it yet
+        before, self._sessions[user_id, own_id] = self._sessions.get((user_id, own_id)), session
+        is_new = before is None or before.session_id != session.session_id
+        if is_new and session.started_us == self.now_us():  # it begins now, so nothing is posted to it yet
             window = session_window(session.session_id, session.started_us, 0)
             self._totals.setdefault((user_id, window.key), {})
 
@@ -129,9 +130,9 @@ class DjangoRows:
         return self._known_ids
 
     def add(self, deltas: Mapping[tuple[str, str, str], int]) -> None:
-        key, pk = _events.total_key, self.accounts.pk
+        names, pk = _events.total_names, self.accounts.pk
         rows = sorted(
-            (pk(user_id), key(scope, window), escape(window), escape(scope), amount)
+            (pk(user_id), *names(scope, window), amount)
             for (user_id, scope, window), amount in deltas.items()
         )
         columns = ("user_id", "key", "window", "scope", "amount")

@@ -81,6 +81,22 @@ class Sql:
             return f"{column} = ANY(%s::{kind}[])", [array(values)]
         return f"{column} IN ({', '.join(['%s'] * len(values))})", list(values)
 
+    def of_project(
+        self, model: type[Model], column: str, project_pk: int, names: Sequence[str], alias: str = ""
+    ) -> tuple[str, list[Any]]:
+        """
+        A condition that a row is the project's, and its *column*, unique in a project, one of *names*.
+
+        PostgreSQL looks up each name: where it knows little of a table it would read a whole project instead.
+        """
+        own = f"{alias}." if alias else ""
+        if self.vendor != "postgresql" or not names:
+            named, values = self.among(own + column, names)
+            return f"{own}project_id = %s AND {named}", [project_pk, *values]
+        one = f"SELECT k.id FROM {self.table(model)} k WHERE k.project_id = %s AND k.{column} = asked.name"  # noqa: S608
+        found = f"ARRAY(SELECT ({one}) FROM unnest(%s::text[]) AS asked (name))"  # noqa: S608
+        return f"{own}id = ANY({found})", [project_pk, array(names)]
+
     # -- writing --------------------------------------------------------------------------------------
 
     def insert(self, model: type[Model], names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
@@ -166,8 +182,12 @@ _types_of: dict[type[Model], dict[str, str]] = {}  # of PostgreSQL's columns, by
 
 def array(values: Sequence[Any]) -> str:
     """*values* as PostgreSQL reads an array: its driver takes ten times as long to write one of a list."""
-    if values.count(values[0]) == len(values):  # most columns hold one value
-        return f"{{{','.join([_element(values[0])] * len(values))}}}"
+    if None not in values:
+        if type(values[0]) is not str:
+            return f"{{{','.join(map(str, values))}}}"
+        text = '","'.join(values)
+        if "\\" not in text and text.count('"') == 2 * (len(values) - 1):  # nothing needs to be escaped
+            return f'{{"{text}"}}'
     return f"{{{','.join([_element(value) for value in values])}}}"
 
 

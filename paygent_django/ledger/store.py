@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import unquote
 
 from django.db import connections
@@ -18,29 +19,25 @@ from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseReque
 from paygent.ledgers._rows import Sweeper, apply_leases, post_events
 from paygent.ledgers._staged import Habits
 from paygent_django.database import DEFAULT_PROJECT, connection_kind, database_alias, project_name
-from paygent_django.ledger import _events, _jobs, _plans
+from paygent_django.ledger import _events, _jobs, _links, _plans
 from paygent_django.ledger._accounts import Accounts
 from paygent_django.ledger._ahead import Asking
 from paygent_django.ledger._connections import Own, Shared, Source
+from paygent_django.ledger._events import Posted
 from paygent_django.ledger._faults import Fault, raised
 from paygent_django.ledger._projects import project_pk
 from paygent_django.ledger._rows import DjangoRows
 from paygent_django.ledger._sql import Sql
 from paygent_django.ledger._values import to_totals
-from paygent_django.models import EndUser, GateEvent, Total, UsageEvent
+from paygent_django.ledger.watching import Watcher, new_watcher
+from paygent_django.models import EndUser, GateEvent, Total, UsageEvent, WebhookEndpoint
 from paygent_django.models.fields import escape
+
+log = logging.getLogger("paygent")
 
 T = TypeVar("T")
 _TRIES = 4
 _SHARDS = 16
-
-
-class Posted(NamedTuple):
-    """What became of a batch: how many were new, how many known, and (id, field) of those that differ."""
-
-    accepted: int
-    duplicates: int
-    conflicts: list[tuple[str, str]]
 
 
 class _Known:
@@ -68,6 +65,7 @@ class DjangoLedger:
             thread that of the one which made the ledger, for ``TestCase``.
         now_us: The clock; by default the database's own, on SQLite the machine's.
         project_pk: The key of the project's row, for a caller who has just read it.
+        watcher: Hears what was committed.
     """
 
     def __init__(
@@ -78,6 +76,7 @@ class DjangoLedger:
         connection: str = "own",
         now_us: Callable[[], int] | None = None,
         project_pk: int | None = None,
+        watcher: Watcher | None = None,
     ) -> None:
         self.alias = alias or database_alias()
         self.project = project or project_name()
@@ -87,6 +86,7 @@ class DjangoLedger:
         # The API makes a ledger for each request.
         self._known = _known_of(self.alias, self.project) if connection == "shared" else _Known()
         self._shard = uuid.uuid4().int % _SHARDS
+        self._watcher = watcher
 
     @property
     def journal_dir(self) -> Path | None:
@@ -109,6 +109,7 @@ class DjangoLedger:
             posting | calling, lambda rows: apply_leases(rows, requests), Asking.of(requests)
         )
         self._known.habits.learn(replies)
+        self._tell(lambda watcher: watcher.posted(self, posting))
         return replies
 
     def settle(self, events: Sequence[Event], close: Sequence[str] = ()) -> int:
@@ -119,7 +120,9 @@ class DjangoLedger:
             return new
 
         users = {event.user_id for event in events}
-        return self._within(users, post, Asking(users, [event.id for event in events]))
+        new = self._within(users, post, Asking(users, [event.id for event in events]))
+        self._tell(lambda watcher: watcher.posted(self, users))
+        return new
 
     def totals(self, user_id: str) -> dict[Bucket, int]:
         def read(sql: Sql, project: int) -> dict[Bucket, int]:
@@ -150,6 +153,7 @@ class DjangoLedger:
             {row.user_id for row in rows},
             lambda transaction: _events.record_gates(transaction.accounts, rows, self._shard),
         )
+        self._tell(lambda watcher: watcher.decided(self, rows))
 
     def events(self, user_id: str | None = None, *, limit: int = 1000) -> list[Event]:
         found = self._newest(UsageEvent, "event_id", _events.EVENT_COLUMNS, user_id, limit)
@@ -170,24 +174,60 @@ class DjangoLedger:
 
     def post(self, events: Sequence[Event]) -> Posted:
         """
-        Post *events* that others made, and say what became of each.
+        Post *events* that others made, and say what became of them.
 
         The same id with other content is a conflict: it is left out, and the others are taken.
         """
+        return self.post_batches([events])[0]
 
-        def step(rows: DjangoRows) -> Posted:
-            rest, conflicts = _events.parted(rows.accounts, events, rows.known_ids(events))
-            accepted = post_events(rows, rest)
-            return Posted(accepted, len(rest) - accepted, conflicts)
+    def post_batches(self, batches: Sequence[Sequence[Event]]) -> list[Posted]:
+        """The same for several batches, one after the other, in one transaction."""
 
-        users = {event.user_id for event in events}
-        return self._within(users, step, Asking(users, [event.id for event in events]))
+        def step(rows: DjangoRows) -> list[Posted]:
+            known = rows.known_ids([event for batch in batches for event in batch])
+            new, told = _events.parted(rows.accounts, batches, known)
+            post_events(rows, new)
+            return told
+
+        users = {event.user_id for batch in batches for event in batch}
+        return self._within(users, step, Asking(users, [e.id for batch in batches for e in batch]))
 
     def forget_after_fork(self) -> None:
         """Nothing of the parent's is left here: connections are closed before a fork."""
 
     def close(self) -> None:
+        self._tell(lambda watcher: watcher.closed(self))
         self._source.close()
+
+    # -- what an embedded app wants beyond the port ------------------------------------------------------
+
+    def has_webhooks(self) -> bool:
+        """Whether somebody wants to hear of this project."""
+
+        def find(sql: Sql, project: int) -> bool:
+            where = "WHERE project_id = %s AND is_enabled LIMIT 1"
+            query = f"SELECT 1 FROM {sql.table(WebhookEndpoint)} {where}"  # noqa: S608  # names of our own
+            return sql.row(query, (project,)) is not None
+
+        return self._read(find)
+
+    def link(self, users: Collection[str]) -> None:
+        """Link those of *users* whose id is that of a user of the project's own, where his table is here."""
+
+        def step() -> None:
+            with self._source.transaction() as sql:
+                _links.link(sql, self._project(sql), users)
+
+        if _links.is_here(self.alias):
+            self._guarded(step)
+
+    def _tell(self, news: Callable[[Watcher], None]) -> None:
+        """Whatever becomes of the news, the ledger has done its work."""
+        if self._watcher is not None:
+            try:
+                news(self._watcher)
+            except Exception:
+                log.exception("what the ledger has committed could not be told")
 
     # -- transactions ---------------------------------------------------------------------------------
 
@@ -207,9 +247,14 @@ class DjangoLedger:
                 rows.flush()
                 if asking is not None and asking.requests:
                     self._known.sweeper.sweep(rows)
+                made[:] = rows.accounts.made
                 return result
 
-        return self._guarded(step)
+        made: list[str] = []
+        result = self._guarded(step)
+        if made:
+            self._tell(lambda watcher: watcher.made(self, made))
+        return result
 
     def _read(self, query: Callable[[Sql, int], T]) -> T:
         def step() -> T:
@@ -271,8 +316,9 @@ def from_url(rest: str) -> DjangoLedger:
     """
     alias, _, project = rest.partition("/")
     # What all threads share is the connection of the thread that sets Paygent up: the test's.
-    connection = "pinned" if connection_kind() == "shared" else "own"
-    return DjangoLedger(alias or None, unquote(project) or None, connection=connection)
+    connection = "pinned" if connection_kind(alias or None) == "shared" else "own"
+    watcher = new_watcher() if connection == "own" else None
+    return DjangoLedger(alias or None, unquote(project) or None, connection=connection, watcher=watcher)
 
 
 def _source(alias: str, connection: str) -> Source:

@@ -4,7 +4,6 @@ import uuid
 
 import django.db.models.deletion
 import django.db.models.expressions
-from django.conf import settings
 from django.db import migrations, models
 
 import paygent_django.models.fields
@@ -15,9 +14,7 @@ import paygent_django.models.webhooks
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies = [
-        migrations.swappable_dependency(settings.AUTH_USER_MODEL),
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
@@ -66,15 +63,8 @@ class Migration(migrations.Migration):
                 ),
                 ("anonymised_us", models.BigIntegerField(blank=True, editable=False, null=True)),
                 (
-                    "auth_user",
-                    models.ForeignKey(
-                        blank=True,
-                        db_constraint=False,
-                        null=True,
-                        on_delete=django.db.models.deletion.DO_NOTHING,
-                        related_name="+",
-                        to=settings.AUTH_USER_MODEL,
-                    ),
+                    "auth_user_id",
+                    paygent_django.models.fields.ExactCharField(blank=True, max_length=255, null=True),
                 ),
             ],
             options={

@@ -23,4 +23,4 @@ def _unlink(instance: Any, **_: Any) -> None:
     from paygent_django.models import EndUser
 
     linked = EndUser.objects.using(database_alias())
-    linked.filter(auth_user_id=instance.pk).update(auth_user=None)
+    linked.filter(auth_user_id=str(instance.pk)).update(auth_user_id=None)

@@ -58,6 +58,7 @@ class ApiKey(models.Model):
 
     class Meta:
         db_table = "paygent_apikey"
+        verbose_name = "API key"
 
     def __str__(self) -> str:
         created = from_us(self.created_us).date().isoformat()

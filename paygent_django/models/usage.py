@@ -101,6 +101,7 @@ class UsageEvent(AppendOnly):
 
     class Meta:
         db_table = "paygent_event"
+        verbose_name = "event"
         indexes = [
             models.Index(fields=["user", "timestamp_us"], name="paygent_event_by_user"),
             models.Index(fields=["project", "timestamp_us"], name="paygent_event_by_project"),
@@ -146,6 +147,7 @@ class GateEvent(AppendOnly):
 
     class Meta:
         db_table = "paygent_gateevent"
+        verbose_name = "decision"
         indexes = [
             models.Index(fields=["user", "timestamp_us"], name="paygent_gate_by_user"),
             models.Index(fields=["project", "timestamp_us"], name="paygent_gate_by_project"),
@@ -214,6 +216,7 @@ class DailyUsage(Measures):
 
     class Meta:
         db_table = "paygent_dailyusage"
+        verbose_name_plural = "overview"  # its page in the admin
         constraints = [
             models.UniqueConstraint(fields=["project", "day", "key", "shard"], name="paygent_dailyusage_key")
         ]
@@ -237,10 +240,9 @@ class UserUsage(Measures):
 
     class Meta:
         db_table = "paygent_userusage"
-        indexes = [
-            # the top users of a day or a month, without a look at the others
-            models.Index(fields=["project", "grain", "starts", "cost_nusd"], name="paygent_userusage_top")
-        ]
+        # The top users of a month are sorted when they are asked for: with cost_nusd in an index each event
+        # would write every index of this table twice.
+        indexes = [models.Index(fields=["project", "starts", "grain"], name="paygent_userusage_span")]
         constraints = [
             models.UniqueConstraint(fields=["user", "grain", "starts"], name="paygent_userusage_key")
         ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
-from django.conf import settings
+from django.contrib.auth import get_user_model
 from django.db import models
 from django.db.models import F, Q
 
@@ -24,20 +25,15 @@ class EndUser(models.Model):
     ``external_user_id`` is the app's own name for him, any Unicode text. In an embedded app it is
     ``str(user.pk)``. ``own_config`` binds this user alone, in place of his plan. ``grant_nusd`` is what was
     granted on top of his limit in the period named ``grant_window`` (see :class:`Grant`).
+    ``auth_user_id`` is the key, as text, of the project's own user whom the row is linked to.
     """
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     project = models.ForeignKey(Project, models.CASCADE, related_name="users", db_index=False)
     external_user_id = ExactCharField(max_length=USER_ID_COLUMN)
-    # No constraint and no cascade: the project's users may live in another database (see models.links).
-    auth_user = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        models.DO_NOTHING,
-        null=True,
-        blank=True,
-        db_constraint=False,
-        related_name="+",
-    )
+    # No foreign key: the project's users may live in another database, have keys of any type, or not be in
+    # Django at all (see models.links).
+    auth_user_id = ExactCharField(max_length=255, null=True, blank=True)
     name = ExactCharField(max_length=300, blank=True)
     email = ExactCharField(max_length=320, blank=True)
     metadata = JsonTextField(default=dict, blank=True)
@@ -51,6 +47,8 @@ class EndUser(models.Model):
 
     class Meta:
         db_table = "paygent_enduser"
+        verbose_name = "user"
+        indexes = [models.Index(fields=["auth_user_id"], name="paygent_enduser_auth")]
         constraints = [
             models.UniqueConstraint(fields=["project", "external_user_id"], name="paygent_enduser_external"),
             models.CheckConstraint(condition=Q(grant_nusd__gte=0), name="paygent_enduser_grant"),
@@ -58,6 +56,13 @@ class EndUser(models.Model):
 
     def __str__(self) -> str:
         return str(self.name or self.external_user_id)
+
+    @property
+    def auth_user(self) -> Any:
+        """The project's own user whom the row is linked to, if it is."""
+        if self.auth_user_id is None:
+            return None
+        return get_user_model()._default_manager.filter(pk=self.auth_user_id).first()
 
 
 class Subscription(models.Model):

@@ -35,6 +35,7 @@ class WebhookEndpoint(models.Model):
 
     class Meta:
         db_table = "paygent_webhookendpoint"
+        verbose_name = "webhook"
 
     def __str__(self) -> str:
         return str(self.url)

@@ -18,10 +18,8 @@ from paygent_django import services
 from paygent_django.database import database_alias
 from paygent_django.models import ApiKey
 from paygent_django.server.environment import ADMIN_PASSWORD, BOOTSTRAP_KEY, SetupError
-from paygent_django.services import keys
 
 ADMIN = "admin"
-KEY_LENGTH_MIN = 24
 _LOCK = 0x7061_7967  # of PostgreSQL's advisory locks: one server at a time sets up
 
 
@@ -69,30 +67,10 @@ def _key() -> str | None:
 
 def _adopt(secret: str) -> None:
     """Have the key that a script or a container chose open the first project."""
-    if (
-        not secret.startswith(("pg_live_", "pg_test_"))
-        or not KEY_LENGTH_MIN <= len(secret) <= 200
-        or not secret.isascii()
-    ):
-        raise SetupError(
-            f"{BOOTSTRAP_KEY} must begin with pg_live_ or pg_test_, "
-            f"and have {KEY_LENGTH_MIN} to 200 characters"
-        )
-    if services.authenticate(secret) is not None:
-        return
-    lookup = secret[: keys._LOOKUP_LENGTH]  # the form of a stored key
-    known = ApiKey.objects.using(database_alias()).filter(lookup=lookup).first()
-    if known is not None:
-        if known.is_revoked:
-            raise SetupError(f"{BOOTSTRAP_KEY} was revoked")
-        raise SetupError(
-            f"{BOOTSTRAP_KEY} begins as another key does: choose one that is random from its start"
-        )
-    made = services.create_key(services.project(), "PAYGENT_BOOTSTRAP_KEY", scopes=services.SCOPES).row
-    made.lookup = lookup
-    made.digest = keys._digest(secret)  # the form of a stored key
-    made.is_live = secret.startswith("pg_live_")
-    made.save(using=database_alias())
+    try:
+        services.adopt_key(services.project(), secret, name=BOOTSTRAP_KEY)
+    except services.ServiceError as error:
+        raise SetupError(f"{BOOTSTRAP_KEY} {error.message}") from error
 
 
 @contextlib.contextmanager

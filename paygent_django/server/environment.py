@@ -26,6 +26,8 @@ _SQLITE = {
     },
 }
 _POSTGRES = ("postgresql", "postgres")
+# The ledger prepares its statements, which are few; those of the admin, of which each is another, are not.
+_PREPARED_AFTER = 1_000_000
 
 
 class SetupError(ValueError):
@@ -54,7 +56,12 @@ def database(url: str | None = None) -> dict[str, Any]:
 
 
 def _postgres(parts: Any) -> dict[str, Any]:
-    options = dict(parse_qsl(parts.query))
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    prepare = options.pop("prepare", "on")
+    if prepare not in ("on", "off"):
+        raise SetupError(f"{DATABASE}: prepare must be on or off, not {prepare!r}")
+    if prepare == "on":
+        options["prepare_threshold"] = _PREPARED_AFTER
     return {
         "ENGINE": "django.db.backends.postgresql",
         "NAME": unquote(parts.path[1:]),

@@ -8,7 +8,7 @@ Every function takes rows of the models, works in a transaction of its own on th
 from paygent_django.services._base import ServiceError, ledger_of
 from paygent_django.services.corrections import refund
 from paygent_django.services.grants import grant
-from paygent_django.services.keys import SCOPES, NewKey, authenticate, create_key, revoke
+from paygent_django.services.keys import SCOPES, NewKey, adopt_key, authenticate, create_key, revoke
 from paygent_django.services.plan_files import PlanChange, PlanSpec, apply_plans, export_plans, read_plan_file
 from paygent_django.services.plans import (
     SavedPlan,
@@ -23,6 +23,7 @@ from paygent_django.services.projects import create_project, find_project, proje
 from paygent_django.services.prune import Pruned, prune
 from paygent_django.services.reconcile import Difference, mend, reconcile
 from paygent_django.services.rollup import rebuild
+from paygent_django.services.sessions import open_session
 from paygent_django.services.subscriptions import (
     cancel,
     change_plan,
@@ -64,6 +65,7 @@ __all__ = [
     "SavedPlan",
     "ServiceError",
     "Usage",
+    "adopt_key",
     "anonymise",
     "apply_plans",
     "archive_plan",
@@ -84,6 +86,7 @@ __all__ = [
     "link_auth_user",
     "mend",
     "needs_period",
+    "open_session",
     "period_of",
     "plans_of",
     "price_of",

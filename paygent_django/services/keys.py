@@ -18,6 +18,7 @@ SCOPES = ("read", "ingest", "admin")
 _PREFIXES = {True: "pg_live_", False: "pg_test_"}
 _LOOKUP_LENGTH = len("pg_live_") + 12
 _SECRET_LENGTH_MAX = 200
+_SECRET_LENGTH_MIN = 24
 _NOTED_EVERY_US = 60_000_000
 
 
@@ -41,19 +42,30 @@ def create_key(
     Raises:
         ServiceError: A scope is unknown, or there is none.
     """
-    held = set(scopes)
-    if not held or not held <= set(SCOPES):
-        raise ServiceError("scopes", f"must be some of {', '.join(SCOPES)}")
     secret = _PREFIXES[live] + secrets.token_urlsafe(32)
-    row = rows(ApiKey).create(
-        project=project,
-        name=name[:200],
-        lookup=secret[:_LOOKUP_LENGTH],
-        digest=_digest(secret),
-        is_live=live,
-        **{f"can_{scope}": scope in held for scope in SCOPES},
-    )
-    return NewKey(row, secret)
+    return NewKey(_stored(project, name, secret, scopes), secret)
+
+
+def adopt_key(project: Project, secret: str, scopes: Iterable[str] = SCOPES, *, name: str = "") -> ApiKey:
+    """
+    Have a key that somebody else chose open *project*; one that does already stays as it is.
+
+    Raises:
+        ServiceError: It cannot be a key (code ``invalid``), or it was revoked, opens another project, or
+            begins as another key does (code ``exists``). The message never holds the key.
+    """
+    is_one = secret.startswith(tuple(_PREFIXES.values())) and secret.isascii() and secret.isprintable()
+    if not is_one or not _SECRET_LENGTH_MIN <= len(secret) <= _SECRET_LENGTH_MAX:
+        lengths = f"{_SECRET_LENGTH_MIN} to {_SECRET_LENGTH_MAX}"
+        raise ServiceError("key", f"must begin with pg_live_ or pg_test_, and have {lengths} characters")
+    row: ApiKey | None = rows(ApiKey).filter(lookup=secret[:_LOOKUP_LENGTH]).select_related("project").first()
+    if row is None:
+        return _stored(project, name, secret, scopes)
+    if not hmac.compare_digest(_digest(secret), row.digest):
+        raise ServiceError("key", "begins as another key does: choose a random one", "exists")
+    if row.is_revoked or row.project_id != project.pk:
+        raise ServiceError("key", "was revoked" if row.is_revoked else "opens another project", "exists")
+    return row
 
 
 def authenticate(secret: str) -> ApiKey | None:
@@ -78,6 +90,21 @@ def authenticate(secret: str) -> ApiKey | None:
 def revoke(key: ApiKey) -> None:
     """Have the key open nothing from now on; its row stays for the record."""
     rows(ApiKey).filter(pk=key.pk, revoked_us__isnull=True).update(revoked_us=now_us())
+
+
+def _stored(project: Project, name: str, secret: str, scopes: Iterable[str]) -> ApiKey:
+    held = set(scopes)
+    if not held or not held <= set(SCOPES):
+        raise ServiceError("scopes", f"must be some of {', '.join(SCOPES)}")
+    made: ApiKey = rows(ApiKey).create(
+        project=project,
+        name=name[:200],
+        lookup=secret[:_LOOKUP_LENGTH],
+        digest=_digest(secret),
+        is_live=secret.startswith(_PREFIXES[True]),
+        **{f"can_{scope}": scope in held for scope in SCOPES},
+    )
+    return made
 
 
 def _digest(secret: str) -> str:

@@ -1,4 +1,4 @@
-"""Plans as a TOML file: read, applied and written."""
+"""Plans as a file, in TOML or YAML: read, applied and written."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from paygent.core.models import PlanConfig
 from paygent_django.database import database_alias
 from paygent_django.ledger._plans import SAID, UNSAID
 from paygent_django.models import Plan, Project
+from paygent_django.services import yaml_files
 from paygent_django.services._base import ServiceError
 from paygent_django.services.plans import check_said, configured, find_plan, price_of, save_plan
 
@@ -46,19 +47,27 @@ def read_plan_file(path: str | os.PathLike[str]) -> list[PlanSpec]:
     Read a file with one table per plan: ``[plans.free]``, the fields of ``PlanConfig``, and optionally
     ``label``, ``price`` (in ``currency``, 49 or "49.00"), ``currency``, ``interval`` and ``rank``.
 
+    The same in YAML, where the file's name ends in ``.yaml`` or ``.yml``; that needs PyYAML.
+
     Raises:
-        ServiceError: The file cannot be read, is not TOML, or a plan is not valid; the path of the field is
+        ServiceError: The file cannot be read, is neither, or a plan is not valid; the path of the field is
             named.
     """
     where = os.fspath(path)
     try:
-        document = import_module(_TOML).loads(Path(path).read_text("utf-8"), parse_float=Decimal)
+        document = _document(where, Path(path).read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise ServiceError(where, str(error)) from error
-    plans = document.pop("plans", None)
+    plans = document.pop("plans", None) if isinstance(document, dict) else None
     if not isinstance(plans, dict) or document:
         raise ServiceError(where, "the file holds tables named [plans.<name>] and nothing else")
     return [_spec(name, fields) for name, fields in plans.items()]
+
+
+def _document(name: str, text: str) -> Any:
+    if yaml_files.is_named_so(name):
+        return yaml_files.read(text)
+    return import_module(_TOML).loads(text, parse_float=Decimal)
 
 
 def apply_plans(
@@ -73,14 +82,25 @@ def apply_plans(
     return changes
 
 
-def export_plans(project: Project) -> str:
-    """The offered plans as a file that :func:`read_plan_file` reads; what is as by default is left out."""
-    return "\n".join(f"{text}" for plan in configured(project) for text in _tables(plan))
+def export_plans(project: Project, name: str = "plans.toml") -> str:
+    """
+    The offered plans as a file that :func:`read_plan_file` reads; what is as by default is left out.
+
+    Raises:
+        ServiceError: *name* ends as that of a YAML file, and PyYAML is not installed.
+    """
+    plans = list(configured(project))
+    if not yaml_files.is_named_so(name):
+        return "\n".join(text for plan in plans for text in _table(f"plans.{_key(plan.name)}", _fields(plan)))
+    try:
+        return yaml_files.written({"plans": {plan.name: _fields(plan) for plan in plans}})
+    except ValueError as error:
+        raise ServiceError(name, str(error)) from error
 
 
-def _spec(name: str, fields: object) -> PlanSpec:
-    if not isinstance(fields, Mapping):
-        raise ServiceError(f"plans.{name}", "must be a table")
+def _spec(name: object, fields: object) -> PlanSpec:
+    if not isinstance(name, str) or not isinstance(fields, Mapping):
+        raise ServiceError(f"plans.{name}", "must be a table" if isinstance(name, str) else "must be a text")
     said = {field: fields[field] for field in _SHOWN if field in fields}
     if "price" in said:
         said["price_nano"] = _nano(f"plans.{name}.price", said.pop("price"))
@@ -128,7 +148,7 @@ def _change(project: Project, spec: PlanSpec) -> PlanChange:
 # -- writing ----------------------------------------------------------------------------------------------
 
 
-def _tables(plan: Plan) -> Iterator[str]:
+def _fields(plan: Plan) -> dict[str, Any]:
     version = plan.current
     assert version is not None
     fields: dict[str, Any] = {
@@ -136,8 +156,8 @@ def _tables(plan: Plan) -> Iterator[str]:
     }
     if "price_nano" in fields:
         fields["price"] = format(price_of(fields.pop("price_nano")), "f")
-    fields |= version.plan_config.model_dump(mode="json", exclude_defaults=True)
-    yield from _table(f"plans.{_key(plan.name)}", fields)
+    said = version.plan_config.model_dump(mode="json", exclude_defaults=True)
+    return fields | {name: value for name, value in said.items() if value is not None}
 
 
 def _table(name: str, fields: Mapping[str, Any]) -> Iterator[str]:

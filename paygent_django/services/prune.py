@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from paygent.core.events import posts
@@ -37,12 +37,19 @@ class Pruned(NamedTuple):
     leases: int = 0
 
 
-def prune(project: Project, *, before_us: int, dry_run: bool = False) -> Pruned:
+def prune(
+    project: Project,
+    *,
+    before_us: int,
+    dry_run: bool = False,
+    passing: Callable[[Iterable[EndUser]], Iterable[EndUser]] = iter,
+) -> Pruned:
     """
     Remove what is older than *before_us*: decisions, deliveries, ended sessions, and events of past periods.
 
     An event goes with its whole billing period, and its amounts leave the totals with it, so that totals stay
-    the sum of the rows. Roll-ups stay. A removed event that is sent once more counts once more.
+    the sum of the rows. Roll-ups stay. A removed event that is sent once more counts once more. The users
+    whose events go come *passing* by, for a bar that moves.
     """
     gates = rows(GateEvent).filter(project=project, timestamp_us__lt=before_us)
     done = rows(WebhookDelivery).filter(
@@ -50,7 +57,8 @@ def prune(project: Project, *, before_us: int, dry_run: bool = False) -> Pruned:
     )
     sessions = rows(Session).filter(user__project=project, ends_us__lt=before_us)
     leases = rows(Lease).filter(user__project=project, expires_us__lt=before_us)
-    events = sum(_of_user(user, before_us, dry_run=dry_run) for user in _users(project, before_us))
+    users = passing(_users(project, before_us))
+    events = sum(_of_user(user, before_us, dry_run=dry_run) for user in users)
     if dry_run:
         return Pruned(events, gates.count(), done.count(), sessions.count(), leases.count())
     if events and project.pruned_before_us < before_us:

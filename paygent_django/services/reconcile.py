@@ -62,14 +62,12 @@ def reconcile(project: Project) -> Iterator[Difference]:
     yield from _of_project(project)
 
 
-def mend(project: Project) -> int:
-    """Set every total and grant that differs to what its rows add up to; returns how many."""
-    mended = 0
+def mend(project: Project) -> Iterator[Difference]:
+    """Set every total and grant that differs to what its rows add up to; yields what differed."""
     for found in list(reconcile(project)):
         if found.kind in ("total", "grant"):
-            mended += 1
             _mend(project, found)
-    return mended
+            yield found
 
 
 def _mend(project: Project, found: Difference) -> None:

@@ -21,11 +21,12 @@ _COUNTED = (
 )  # fmt: skip
 
 
-def rebuild(project: Project, since: date, until: date) -> Iterator[date]:
+def rebuild(project: Project, since: date, until: date, *, dry_run: bool = False) -> Iterator[date]:
     """
     Build the roll-ups of whole months anew, from the month of *since* to that of *until*; yields each month.
 
-    Shards are joined. Each month is one transaction, during which the ledgers of other processes wait.
+    Shards are joined. Each month is one transaction, during which the ledgers of other processes wait. A dry
+    run names the months.
 
     Raises:
         ServiceError: Events of these months were pruned: the roll-ups are all that is left of them.
@@ -35,9 +36,10 @@ def rebuild(project: Project, since: date, until: date) -> Iterator[date]:
         raise ServiceError("since", "events of that time were pruned: their roll-ups cannot be built anew")
     while month <= until:
         following = (month + timedelta(days=32)).replace(day=1)
-        with writing(project.pk) as accounts:
-            _hold(accounts.sql)
-            _rebuild(accounts, month, following)
+        if not dry_run:
+            with writing(project.pk) as accounts:
+                _hold(accounts.sql)
+                _rebuild(accounts, month, following)
         yield month
         month = following
 

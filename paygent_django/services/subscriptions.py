@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
+from django.db.models import F, Q
+
 from paygent.core.windows import Window, billing_period, to_us
-from paygent_django.ledger import subscriptions as timeline
+from paygent_django.ledger import subscriptions as line
+from paygent_django.ledger import timeline
 from paygent_django.ledger.subscriptions import Terms
 from paygent_django.models import EndUser, Plan, Subscription
 from paygent_django.services import _base
@@ -36,16 +39,18 @@ def subscribe(
     period = _checked_period(period_start, period_end)
     terms = Terms(plan.pk if plan else None, period, reference[:200], by[:200])
     with locked(user) as (accounts, _):
-        starts_us = timeline.begin(accounts.sql, user.pk, terms, accounts.now_us)
+        starts_us = line.begin(accounts.sql, user.pk, terms, accounts.now_us)
     return _at(user, starts_us)
 
 
 def change_plan(user: EndUser, plan: Plan | None, *, by: str = "") -> Subscription:
-    """Put the user on another plan from now on; period and usage stay."""
+    """Put the user on another plan from now on; period, usage and the provider's reference stay."""
     same_project(user, plan=plan)
     with locked(user) as (accounts, account):
-        terms = Terms(plan.pk if plan else None, account.period, created_by=by[:200])
-        starts_us = timeline.begin(accounts.sql, user.pk, terms, accounts.now_us, starts_us=accounts.now_us)
+        now_us = accounts.now_us
+        before = timeline.binding(line.spans_of(accounts.sql, user.pk), now_us)
+        terms = Terms(plan.pk if plan else None, account.period, before.reference if before else "", by[:200])
+        starts_us = line.begin(accounts.sql, user.pk, terms, now_us, starts_us=now_us)
     return _at(user, starts_us)
 
 
@@ -63,7 +68,7 @@ def cancel(user: EndUser, at: datetime | None = None) -> bool:
         at_us = accounts.now_us if at is None else to_us(at)
         if at_us < accounts.now_us:
             raise ServiceError("at", "must not lie in the past: nobody's past is rewritten")
-        return timeline.end(accounts.sql, user.pk, at_us)
+        return line.end(accounts.sql, user.pk, at_us)
 
 
 def reset_period(user: EndUser, *, by: str = "") -> Subscription:
@@ -73,38 +78,38 @@ def reset_period(user: EndUser, *, by: str = "") -> Subscription:
     The period is cut in two: the second part begins now, with nothing used. After it everything is as before.
     """
     with locked(user) as (accounts, account):
-        now_us, held = accounts.now_us, accounts.held(user.external_user_id)
-        assert held is not None
+        now_us, sql = accounts.now_us, accounts.sql
         window = billing_period(account.period, now_us)
-        before = running(user, now_us)
-        rest = Terms(held.plan_id, (now_us, window.end_us), created_by=by[:200])
-        starts_us = timeline.begin(
-            accounts.sql, user.pk, rest, now_us, starts_us=now_us, ends_us=window.end_us
-        )
-        if before is not None and before.ends_us > window.end_us:
-            after = Terms(held.plan_id, account.period, before.reference, by[:200])
-            timeline.begin(
-                accounts.sql, user.pk, after, now_us, starts_us=window.end_us, ends_us=before.ends_us
-            )
+        spans = line.spans_of(sql, user.pk)
+        before = timeline.binding(spans, now_us) or timeline.unbound(spans, now_us)
+        after = timeline.rest_of(spans, before) or before
+        ends_us = min(window.end_us, before.ends_us)
+        fresh = Terms(before.plan_id, (now_us, window.end_us), before.reference, by[:200])
+        starts_us = line.begin(sql, user.pk, fresh, now_us, starts_us=now_us, ends_us=ends_us)
+        if after.ends_us > ends_us:
+            rest = fresh._replace(period=after.period)
+            line.begin(sql, user.pk, rest, now_us, starts_us=ends_us, ends_us=after.ends_us)
     return _at(user, starts_us)
 
 
-def running(user: EndUser, now_us: int | None = None) -> Subscription | None:
-    """The subscription that binds the user now, if one does."""
-    moment_us = _base.now_us() if now_us is None else now_us
-    spans = rows(Subscription).filter(user=user, starts_us__lte=moment_us, ends_us__gt=moment_us)
-    found: Subscription | None = spans.select_related("plan__current").first()
+def running(user: EndUser, at_us: int | None = None) -> Subscription | None:
+    """The subscription that binds the user now, or did at a moment, if one does."""
+    moment_us = _base.now_us() if at_us is None else at_us
+    has_begun = Q(starts_us__lte=moment_us)
+    if at_us is None:
+        has_begun |= Q(starts_us__lte=F("created_us"))  # see timeline.Span
+    spans = rows(Subscription).filter(has_begun, user=user, ends_us__gt=moment_us)
+    found: Subscription | None = spans.select_related("plan__current").order_by("-starts_us").first()
     return found
 
 
-def period_of(user: EndUser, now_us: int | None = None) -> Window:
-    """The user's billing period."""
-    moment_us = _base.now_us() if now_us is None else now_us
-    row = running(user, moment_us)
+def period_of(user: EndUser, at_us: int | None = None) -> Window:
+    """The user's billing period, now or at a moment."""
+    row = running(user, at_us)
     assigned = None
     if row is not None and row.period_start_us is not None and row.period_end_us is not None:
         assigned = (row.period_start_us, row.period_end_us)
-    return billing_period(assigned, moment_us)
+    return billing_period(assigned, _base.now_us() if at_us is None else at_us)
 
 
 def needs_period(plan: Plan) -> bool:

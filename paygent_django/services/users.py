@@ -85,7 +85,7 @@ def set_own_config(user: EndUser, config: PlanConfig | None) -> None:
 
 def link_auth_user(user: EndUser, auth_user: Any) -> None:
     """Say which user of the project's own this is."""
-    _change(user, auth_user_id=auth_user.pk)
+    _change(user, auth_user_id=str(auth_user.pk))
 
 
 def anonymise(user: EndUser) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from paygent_django.models import Project, WebhookDelivery, WebhookEndpoint
 from paygent_django.services import ServiceError
 from paygent_django.services._base import rows
-from paygent_django.webhooks import noticing, worker
+from paygent_django.webhooks import embedded, noticing
 from paygent_django.webhooks.guard import TargetError, check_url
 
 THRESHOLDS = noticing.THRESHOLDS
@@ -57,7 +57,7 @@ def send_test(endpoint: WebhookEndpoint) -> WebhookDelivery:
     made: WebhookDelivery = rows(WebhookDelivery).create(
         endpoint=endpoint, event=TEST, body={"message": "This is a test of Paygent's webhooks."}
     )
-    worker.poke()
+    embedded.start()
     return made
 
 

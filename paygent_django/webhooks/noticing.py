@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from paygent.core.balance import UNLIMITED
@@ -44,12 +45,26 @@ _told: set[uuid.UUID] = set()
 
 def note_usage(project: Project, user_ids: Collection[str]) -> None:
     """Tell which of *user_ids* have used up 50, 80 and 100 % of a limit. Never raises."""
-    _guarded(project, lambda: _of_usages(project, user_ids))
+    _guarded(lambda: queue_usage(project, user_ids))
 
 
 def note_gates(project: Project, gates: Sequence[GateRow]) -> None:
     """Tell who was warned, met a limit or was blocked. Never raises."""
-    _guarded(project, lambda: _of_gates(project, gates))
+    _guarded(lambda: queue_gates(project, gates))
+
+
+def queue_usage(project: Project, user_ids: Collection[str]) -> None:
+    """As :func:`note_usage`; raises what the database raises."""
+    endpoints = _listening(project) if user_ids else []
+    if endpoints:
+        _queue(project, endpoints, _of_usages(project, user_ids))
+
+
+def queue_gates(project: Project, gates: Sequence[GateRow]) -> None:
+    """As :func:`note_gates`; raises what the database raises."""
+    endpoints = _listening(project) if gates else []
+    if endpoints:
+        _queue(project, endpoints, _of_gates(project, gates))
 
 
 def forget(project_pk: int) -> None:
@@ -58,12 +73,10 @@ def forget(project_pk: int) -> None:
         _endpoints.pop((database_alias(), project_pk), None)
 
 
-def _guarded(project: Project, news: Any) -> None:
+def _guarded(queue: Callable[[], None]) -> None:
     """What is to be told must not undo what has happened: the usage is in the books."""
     try:
-        endpoints = _listening(project)
-        if endpoints:
-            _queue(project, endpoints, news())
+        queue()
     except Exception:
         log.exception("webhooks: what happened could not be queued")
 
@@ -142,3 +155,13 @@ def _queue(project: Project, endpoints: Sequence[WebhookEndpoint], news: Iterabl
             _told.clear()
         _told.update(wanted)
     worker.poke()
+
+
+def _forget_after_fork() -> None:
+    """The lock may have been held while this child was forked."""
+    global _lock  # noqa: PLW0603  # one per process
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_after_fork)

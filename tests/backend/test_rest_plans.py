@@ -1,7 +1,15 @@
 import json
+import threading
+import time
 
 import pytest
-from rest_world import MODEL, PRO
+from django.db import connections, transaction
+from django.test import override_settings
+from rest_world import MODEL, PRO, Api
+
+from paygent_django import services
+
+PRO_CONFIG = {field: value for field, value in PRO.items() if field != "name"}
 
 
 def test_plans_are_made_and_listed(api):
@@ -119,3 +127,39 @@ def test_a_change_that_cannot_be_is_refused(sqlite_api, changes, field):
 def test_an_unknown_plan_is_not_found(sqlite_api, plan_id):
     """404 for an id that no plan has."""
     assert sqlite_api.patch(f"/config/plans/{plan_id}", {}).status_code == 404
+
+
+def test_changes_at_the_same_moment_are_both_kept(postgres_alias):
+    """A PATCH that comes while another change of the plan is being written is made of what that one left."""
+    with override_settings(PAYGENT={"DATABASE": postgres_alias}):
+        api = Api.of_new_project()
+        plan_id = api.plan()
+        answers = []
+
+        def label():
+            try:
+                answers.append(api.patch(f"/config/plans/{plan_id}", {"label": "Pro"}).status_code)
+            finally:
+                connections.close_all()
+
+        patching = threading.Thread(target=label)
+        with transaction.atomic(using=postgres_alias):
+            services.save_plan(api.project, "pro", {**PRO_CONFIG, "max_spend_per_period": 7.0})
+            patching.start()
+            until_somebody_waits_for(connections[postgres_alias])
+        patching.join(30)
+        plan = api.get("/config/plans").json()["plans"][0]
+        assert (answers, plan["label"], plan["max_spend_per_period"]) == ([200], "Pro", 7.0)
+
+
+def until_somebody_waits_for(connection):
+    """Return when another connection waits for a lock that this one holds."""
+    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+    ends_s = time.monotonic() + 30
+    with connection.cursor() as cursor:
+        while time.monotonic() < ends_s:
+            cursor.execute(waiting)
+            if cursor.fetchone()[0]:
+                return
+            time.sleep(0.01)
+    raise AssertionError("nobody waits")

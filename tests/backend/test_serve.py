@@ -14,6 +14,8 @@ from backend_server import BackendServer
 from django_app import app_databases
 from rest_world import PRO, event
 
+from paygent_django.server import environment
+
 ENVIRONMENT = {"PAYGENT_BOOTSTRAP_KEY": None}
 
 
@@ -79,6 +81,7 @@ def test_a_key_that_a_container_chose_is_not_printed(sqlite_backend):
         ({"PAYGENT_BOOTSTRAP_KEY": "short"}, (), "PAYGENT_BOOTSTRAP_KEY must begin with pg_live_"),
         ({}, ("--database", "mysql://x/y"), "must be sqlite:///"),
         ({}, ("--database", "sqlite://"), "sqlite:////path/to/file"),
+        ({}, ("--database", "postgresql://x/y?prepare=maybe"), "prepare must be on or off"),
     ],
 )
 def test_what_cannot_be_meant_is_said(tmp_path, environment, options, said):
@@ -90,6 +93,14 @@ def test_what_cannot_be_meant_is_said(tmp_path, environment, options, said):
     )  # fmt: skip
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert said in done.stderr
+
+
+@pytest.mark.parametrize("ending, prepares", [("", True), ("?prepare=on", True), ("?prepare=off", False)])
+def test_prepared_statements_can_be_switched_off(ending, prepares):
+    """Behind a pooler that keeps none, the URL of the database says so; by default they are prepared."""
+    options = environment.database(f"postgresql://x/y{ending}")["OPTIONS"]
+    assert ("prepare_threshold" in options) == prepares
+    assert "prepare" not in options
 
 
 def test_the_admin_looks_as_it_should(sqlite_backend):

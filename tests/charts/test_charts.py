@@ -122,6 +122,25 @@ def test_the_axis_ends_above_the_highest_bar(highest):
     assert 3 <= len(marks) <= 6
 
 
+@pytest.mark.parametrize(
+    ("highest", "marks"), [(1, [0, 1]), (3, [0, 1, 2, 3]), (9, [0, 5, 10]), (100, [0, 25, 50, 75, 100])]
+)
+def test_counts_have_whole_marks(highest, marks):
+    """There is no half a call on an axis of calls."""
+    from paygent.charts.bars import ticks
+
+    assert ticks(highest, whole=True) == marks
+
+
+def test_marks_have_as_many_decimals():
+    """An axis shows $0.50 and $1.00, not $1; where marks have letters they stay as they are."""
+    shown = {"title": "Spend", "name": "spend", "tick": charts.short_dollars}
+    assert {"$0", "$0.50", "$1.00", "$1.50"} <= set(
+        texts(charts.bars(DAYS, [0, USD, USD * 1.5], **shown)).split()
+    )
+    assert {"$500", "$1k", "$1.5k"} <= set(texts(charts.bars(DAYS, [0, USD, 1500 * USD], **shown)).split())
+
+
 def test_nothing_to_draw_is_said():
     """Without any value above zero a sentence stands in place of the picture."""
     assert "Nothing here yet." in texts(charts.bars(DAYS, [0, 0, 0], title="Calls", name="calls"))

@@ -7,7 +7,7 @@ from paygent.core.events import Event
 from paygent.core.windows import billing_period, from_us
 from paygent.ledger import GateRow
 from paygent_django import services
-from paygent_django.models import Lease, Project, Subscription
+from paygent_django.models import EndUser, Lease, PlanVersion, Project, Subscription
 from paygent_django.models.moments import now_us
 
 USD = 10**9
@@ -154,10 +154,23 @@ def believable(project=None, *, days=60, calls=2500, seed=7, now=None):
     for start in range(0, len(events), 500):
         ledger.settle(events[start : start + 500])
     ledger.record_gates(_decisions(rng, list(rows), now, days))
+    _long_ago(rows.values(), now - days * DAY_US)
     services.grant(rows["user_4137"], 5 * USD, reason="Outage on the 3rd", by="maya")
     services.set_metering(rows["user_4729"], False)
     _leases(rows, now)
     return Project.objects.using(project._state.db).get(pk=project.pk)
+
+
+def _long_ago(users, since):
+    """Users and the versions of plans as old as the events say."""
+    for number, user in enumerate(users):
+        EndUser.objects.using(user._state.db).filter(pk=user.pk).update(
+            created_us=since - number * DAY_US // 3
+        )
+    project = next(iter(users)).project
+    for version in PlanVersion.objects.using(project._state.db).filter(plan__project=project):
+        moved = since + (version.number - 2) * 23 * DAY_US
+        type(version).objects.using(project._state.db).filter(pk=version.pk).update(created_us=moved)
 
 
 def _calls(rng, rows, now, days, calls):

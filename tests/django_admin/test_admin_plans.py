@@ -91,7 +91,7 @@ def test_what_is_edited_is_a_new_version(boss, plan):
         "maya",
     )
     assert "Saved as version 2" in shown
-    assert "max spend per period: 12.5 \u2192 20.05" in shown
+    assert "spend per period: $12.50 \u2192 $20.05" in shown
     assert "price: $24.99 / month \u2192 $29.00 / month" in shown
 
 

@@ -70,11 +70,15 @@ def began(given):
         DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
         SECRET_KEY="a test signs with this",
         LOGGING_CONFIG=None,
+        PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"],
     )
     django.setup()
     pg = Paygent.init(ledger="django://", auto_instrument=False)
     # A busy machine makes a ledger look as if it were away; what then happens has tests of its own.
     gate.PATIENCE_S = 60.0
+    from paygent_django.webhooks import embedded  # once Django is set up
+
+    embedded.CLOSES_WITHIN_S = 60.0
     pg._meter.exporter.refresh(pg._meter.wallet("ada")).result(60)
     return pg
 
@@ -129,5 +133,22 @@ def fork(pipe, given):
         call(pg)
     pg.shutdown()
     if child == 0:
+        os._exit(0)
+    pipe.send(os.waitpid(child, 0)[1])
+
+
+def fork_and_spend(pipe, given):
+    """Call until the thread for webhooks runs, fork, and spend the rest in the child."""
+    pg = began(given)
+    from paygent_django.webhooks import worker  # once Django is set up
+
+    call(pg)
+    pg.flush()
+    while not worker.is_running():
+        time.sleep(0.01)
+    child = os.fork()
+    if child == 0:
+        until_refused(pg)
+        pg.shutdown()
         os._exit(0)
     pipe.send(os.waitpid(child, 0)[1])

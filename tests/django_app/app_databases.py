@@ -54,7 +54,7 @@ def postgres(url):
 def migrated_file():
     """A SQLite file with all tables and no rows."""
     path = Path(tempfile.mkdtemp(prefix="paygent-app-")) / "template.sqlite3"
-    _migrate(sqlite(path))
+    migrate(sqlite(path))
     return path
 
 
@@ -62,11 +62,12 @@ def migrated_file():
 def migrated_database(server):
     """The name of a PostgreSQL database with all tables and no rows."""
     url = server.new_database()
-    _migrate(postgres(url))
+    migrate(postgres(url))
     return url.rpartition("/")[2]
 
 
-def _migrate(settings):
+def migrate(settings):
+    """Make all tables in the database of *settings*."""
     alias = add(**settings)
     call_command("migrate", database=alias, verbosity=0)
     remove(alias)
@@ -83,7 +84,7 @@ def fresh_sqlite(folder):
 def migrated_schema(server):
     """The settings of a MariaDB database with all tables."""
     settings = server.new_database("app")
-    _migrate(settings)
+    migrate(settings)
     return settings
 
 

@@ -1,5 +1,9 @@
 import atexit
+import multiprocessing
+import os
 import shutil
+import sys
+from pathlib import Path
 
 import pytest
 from django_project import harness
@@ -9,6 +13,7 @@ harness.set_up()
 
 import app_databases  # noqa: E402  # it needs Django's settings
 import mariadb_server  # noqa: E402
+from django.db import connections  # noqa: E402
 from django_project.harness import django_database, django_unblocked  # noqa: E402
 
 __all__ = ["django_database", "django_unblocked", "postgres_server", "postgres_url"]
@@ -45,6 +50,15 @@ def mariadb_alias(django_unblocked):
     app_databases.remove(alias)
 
 
+# A server that has everything imported, and forks a process in no time.
+processes = multiprocessing.get_context("forkserver")
+processes.set_forkserver_preload(["app_calls", "django.db.backends.sqlite3.base", "django.db.models"])
+_DATABASE = ("ENGINE", "NAME", "USER", "HOST", "PORT", "OPTIONS")
+BACKEND = str(Path(__file__).parents[1] / "backend")
+if BACKEND not in sys.path:
+    sys.path.append(BACKEND)  # a receiver of webhooks
+
+
 KINDS = ["sqlite", "postgres", *(["mariadb"] if mariadb_server.PROGRAM else [])]
 
 
@@ -58,6 +72,26 @@ def pytest_terminal_summary(terminalreporter):
 def alias(request):
     """A migrated database, of each kind."""
     return request.getfixturevalue(f"{request.param}_alias")
+
+
+@pytest.fixture
+def start(alias):
+    """Start a process that does something on the test's database; returns it and the end of its pipe."""
+    started = []
+    database = {key: connections[alias].settings_dict[key] for key in _DATABASE}
+
+    def run(target):
+        ours, theirs = processes.Pipe()
+        process = processes.Process(target=target, args=(theirs, (os.environ["HOME"], database)), daemon=True)
+        process.start()
+        theirs.close()
+        started.append(process)
+        return process, ours
+
+    yield run
+    for process in started:
+        process.kill()
+        process.join(30)
 
 
 @atexit.register

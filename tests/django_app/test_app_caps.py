@@ -1,8 +1,6 @@
 """The Django ledger under a real Paygent: many processes, kill -9, forks, lost connections."""
 
 import contextlib
-import multiprocessing
-import os
 import time
 
 import app_calls
@@ -18,36 +16,11 @@ from paygent_django import services
 from paygent_django.ledger import DjangoLedger
 from paygent_django.models import EndUser, Project, UsageEvent
 
-# A server that has everything imported, and forks a process in no time.
-processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(["app_calls", "django.db.backends.sqlite3.base", "django.db.models"])
-_DATABASE = ("ENGINE", "NAME", "USER", "HOST", "PORT", "OPTIONS")
-
 
 @pytest.fixture(autouse=True)
 def _on(alias):
     with override_settings(PAYGENT={"DATABASE": alias}):
         yield
-
-
-@pytest.fixture
-def start(alias):
-    """Start a process that does something on the test's database; returns it and the end of its pipe."""
-    started = []
-    database = {key: connections[alias].settings_dict[key] for key in _DATABASE}
-
-    def run(target):
-        ours, theirs = processes.Pipe()
-        process = processes.Process(target=target, args=(theirs, (os.environ["HOME"], database)), daemon=True)
-        process.start()
-        theirs.close()
-        started.append(process)
-        return process, ours
-
-    yield run
-    for process in started:
-        process.kill()
-        process.join(30)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -113,6 +114,69 @@ def test_a_bad_file_is_refused_by_its_field(plans_toml, text, field):
     with pytest.raises(CommandError, match=field):
         typed("paygent_plans", "apply", plans_toml)
     assert not Plan.objects.using(services._base.database_alias()).exists()
+
+
+PLANS_YAML = """
+plans:
+  free: {max_spend_per_period: 5.0, label: Free}
+  pro, ü:
+    price: 49.95
+    currency: EUR
+    rank: 2
+    max_spend_per_session: 2.5
+    model_limits: {gpt-4o: {max_tokens_per_period: 50000}}
+    cost_rates: {gpt-4o: {input: 0.0025, output: 0.01}}
+"""
+
+
+@pytest.mark.parametrize("ending", ["yaml", "YML"])
+def test_plans_may_be_written_in_yaml(plans_toml, tmp_path, ending):
+    """A YAML file says the same as the TOML file, and so does one that is exported."""
+    path = tmp_path / f"plans.{ending}"
+    path.write_text(PLANS_YAML, "utf-8")
+    typed("paygent_plans", "apply", path)
+    assert {plan["action"] for plan in answered("paygent_plans", "apply", plans_toml)} == {"same"}
+    typed("paygent_plans", "export", tmp_path / f"out.{ending}")
+    again = answered("paygent_plans", "apply", tmp_path / f"out.{ending}", "--dry-run")
+    assert [plan["action"] for plan in again] == ["same", "same"]
+
+
+@pytest.mark.parametrize(
+    "text, field",
+    [
+        ("plans: {free: {max_spend: 1}}", "plans.free.max_spend"),
+        ("plans: {free: {price: .nan}}", "plans.free.price"),
+        ("plans: {on: {}}", "plans.True"),
+        ("plans: {free: {rank: 1}, free: {rank: 2}}", "'free' is there twice"),
+        ("plans: [free]", "bad.yaml"),
+        ("[plans.free]\nrank = 1", "bad.yaml"),
+        ("plans: {free: !!python/object/apply:os.system [ls]}", "bad.yaml"),
+        ("", "bad.yaml"),
+    ],
+)
+def test_bad_yaml_is_refused_by_its_field(tmp_path, text, field):
+    """What is no plan in YAML is refused with the path of its field, what is there twice as well."""
+    (tmp_path / "bad.yaml").write_text(text, "utf-8")
+    with pytest.raises(CommandError, match=field):
+        typed("paygent_plans", "apply", tmp_path / "bad.yaml")
+    assert not Plan.objects.using(services._base.database_alias()).exists()
+
+
+def test_yaml_needs_a_package(tmp_path, monkeypatch):
+    """Without PyYAML a YAML file is refused with the words that install it, read or written."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    services.project()
+    for action in ("apply", "export"):
+        (tmp_path / "plans.yaml").write_text(PLANS_YAML, "utf-8")
+        with pytest.raises(CommandError, match=r"paygent\[yaml\]"):
+            typed("paygent_plans", action, tmp_path / "plans.yaml")
+
+
+def test_a_dry_run_makes_no_project(plans_toml):
+    """A dry run for a project that is not there names what would be new, and makes nothing."""
+    changes = answered("paygent_plans", "apply", plans_toml, "--dry-run", "--project", "acme")
+    assert {change["action"] for change in changes} == {"new"}
+    assert not Project.objects.using(services._base.database_alias()).exists()
 
 
 def test_a_key_is_printed_once():

@@ -18,6 +18,7 @@ from django.test import override_settings
 from paygent.testing._contract_values import Process, at_once, event
 from paygent_django import services
 from paygent_django.database import PaygentRouter, database_alias
+from paygent_django.ledger._events import MEASURES
 from paygent_django.models import EndUser, Project, Subscription, UsageEvent
 from paygent_django.models.fields import escape, unescape
 
@@ -62,6 +63,38 @@ def test_other_settings_change_no_table(tmp_path):
     assert (done.stdout.strip(), done.stderr) == ("1767225600000000", "")
 
 
+ALONE = """
+import sys
+from django.conf import settings
+settings.configure(
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": sys.argv[1]}},
+    INSTALLED_APPS=["paygent_django"], SECRET_KEY="x",
+    MIDDLEWARE=["paygent_django.middleware.PaygentMiddleware"],
+)
+import django
+django.setup()
+from django.core.management import call_command
+call_command("check", fail_level="WARNING")
+call_command("makemigrations", "paygent_django", check=True, dry_run=True, verbosity=0)
+call_command("migrate", verbosity=0)
+from paygent_django import services
+user = services.ensure_user(services.project(), "from-a-token")
+print(user, user.auth_user)
+"""
+
+
+def test_a_project_needs_no_users_of_djangos(tmp_path):
+    """Without ``django.contrib.auth`` a project starts, passes its checks, migrates and has users."""
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE, tmp_path / "alone.sqlite3"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.splitlines()[-1:], done.returncode) == (["from-a-token None"], 0), done.stderr
+
+
 def test_the_models_pass_djangos_own_checks():
     """Django finds nothing to warn of in the models, on either kind of database."""
     assert [found for found in checks.run_checks() if "paygent_django." in str(found.obj)] == []
@@ -75,6 +108,45 @@ def test_migrations_go_back(postgres_server, django_unblocked):
     left = [name for name in connections[alias].introspection.table_names() if name.startswith("paygent_")]
     app_databases.remove(alias)
     assert left == []
+
+
+def test_the_last_migration_goes_back_and_forth(tmp_path, django_unblocked):
+    """With SQLite too the indexes of the last migration can be taken back and made again."""
+    alias = app_databases.add(**app_databases.fresh_sqlite(tmp_path))
+    for step in ("0002", "0003"):
+        call_command("migrate", "paygent_django", step, database=alias, verbosity=0)
+    with connections[alias].cursor() as cursor:
+        indexes = connections[alias].introspection.get_constraints(cursor, "paygent_userusage")
+    app_databases.remove(alias)
+    assert "paygent_userusage_span" in indexes
+    assert "paygent_userusage_top" not in indexes
+
+
+def test_an_event_changes_no_index_of_the_sums(alias):
+    """No index holds what events add to, so that adding to a sum writes its row alone."""
+    with connections[alias].cursor() as cursor:
+        for table, sums in (
+            ("paygent_userusage", MEASURES),
+            ("paygent_total", ["amount"]),
+            ("paygent_dailyusage", MEASURES),
+        ):
+            found = connections[alias].introspection.get_constraints(cursor, table).values()
+            indexed = {column for one in found if one["index"] or one["unique"] for column in one["columns"]}
+            assert indexed
+            assert indexed.isdisjoint(sums), table
+
+
+def test_postgresql_leaves_room_for_updates(postgres_alias):
+    """Pages of rows that are updated all the time have room for the next versions of their rows."""
+    with connections[postgres_alias].cursor() as cursor:
+        cursor.execute(
+            "SELECT relname, reloptions[1] FROM pg_class WHERE reloptions IS NOT NULL AND relkind = 'r'"
+        )
+        found = {name: option for name, option in cursor.fetchall() if name.startswith("paygent_")}
+    assert found == {
+        "paygent_total": "fillfactor=50", "paygent_lease": "fillfactor=50",
+        "paygent_userusage": "fillfactor=80", "paygent_enduser": "fillfactor=80",
+    }  # fmt: skip
 
 
 def test_postgresql_refuses_every_overlap(postgres_alias):
@@ -122,9 +194,11 @@ def test_deleting_an_account_keeps_its_usage(sqlite_alias, django_database):
         account = get_user_model().objects.create(username=f"ada-{uuid.uuid4()}")
         user = services.ensure_user(services.project(), str(account.pk))
         services.link_auth_user(user, account)
-        assert services.find_user(services.project(), str(account.pk)).auth_user_id == account.pk
+        linked = services.find_user(services.project(), str(account.pk))
+        assert (linked.auth_user_id, linked.auth_user) == (str(account.pk), account)
         account.delete()
-        assert services.find_user(services.project(), user.external_user_id).auth_user_id is None
+        unlinked = services.find_user(services.project(), user.external_user_id)
+        assert (unlinked.auth_user_id, unlinked.auth_user) == (None, None)
 
 
 @pytest.mark.parametrize("text", ["", "plain", "a\0b", "\0\0", "␀", "␀\0␀␁", "␁", "␀␀", "💥\0"])

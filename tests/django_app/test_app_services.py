@@ -444,3 +444,49 @@ def test_a_batch_with_a_changed_event_is_taken_but_for_that(project, ledger, use
     assert api.post([one, two])[:2] == (2, 0)
     posted = api.post([one, two._replace(cost_tokens_nusd=3), three, three, three._replace(model="n")])
     assert posted == (1, 2, [(two.id, "cost_tokens_nusd"), (three.id, "model")])
+
+
+KEY = "pg_live_a key that somebody chose, é"
+
+
+def test_a_key_that_somebody_chose_is_adopted(project):
+    """A chosen key opens its project like one that was made, and adopting it again changes nothing."""
+    chosen = "pg_test_" + "chosen-by-a-script-0123"
+    row = services.adopt_key(project, chosen, ["read"], name="ci")
+    assert services.adopt_key(project, chosen) == services.authenticate(chosen) == row
+    assert (row.scopes, row.is_live, chosen in str(vars(row))) == (("read",), False, False)
+
+
+@pytest.mark.parametrize("secret", ["", "pg_live_short", KEY, "sk_" + "x" * 40, "pg_live_" + "x" * 300])
+def test_what_cannot_be_a_key_is_not_adopted(project, secret):
+    """A text that is no key is refused, and is not in the message."""
+    with pytest.raises(ServiceError) as refused:
+        services.adopt_key(project, secret)
+    assert not secret or secret not in str(refused.value)
+
+
+def test_a_known_beginning_is_not_adopted(project):
+    """A key that begins as another does, was revoked, or opens another project is refused."""
+    made = services.create_key(project)
+    for secret, where in ((made.secret[:-1] + "!", project), (made.secret, services.create_project("other"))):
+        with pytest.raises(ServiceError, match="key"):
+            services.adopt_key(where, secret)
+    services.revoke(made.row)
+    with pytest.raises(ServiceError, match="revoked"):
+        services.adopt_key(project, made.secret)
+
+
+# -- sessions ---------------------------------------------------------------------------------------------
+
+
+def test_an_opened_session_has_nothing_spent(user, ledger):
+    """In a new default session nothing is spent; one that the app named stays."""
+    for session_id in (None, "of the app"):
+        reply = Process(ledger, STRANGE).ask(session_id=session_id)
+        ledger.settle([event(reply, 1000)])
+    opened = services.open_session(user)
+    asked = Process(ledger, STRANGE).ask()
+    assert asked.session.session_id == opened.session_id
+    assert not any(scope == "session_spend" for scope, _ in asked.posted)
+    named = Process(ledger, STRANGE).ask(session_id="of the app")
+    assert 1000 in [amount for (scope, _), amount in named.posted.items() if scope == "session_spend"]

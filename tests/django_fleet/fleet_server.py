@@ -52,6 +52,9 @@ class Answer(NamedTuple):
 class Served:
     """A project with four workers; the test has its database as ``PAYGENT["DATABASE"]``."""
 
+    gunicorn = ("fleet_site:application",)
+    hello = "/hello"
+
     def __init__(self, url, folder, llm_url):
         self.folder = folder
         self.alias = f"fleet{next(_numbers)}"
@@ -75,7 +78,7 @@ class Served:
         self.project = services.project()
         for name, calls in {"default": 0, "none": 0, "hundred": 100, "many": 1_000_000}.items():
             services.save_plan(self.project, name, plan(calls))
-        command = [sys.executable, "-m", "gunicorn", "fleet_site:application", "--workers", str(WORKERS)]
+        command = [sys.executable, "-m", "gunicorn", *self.gunicorn, "--workers", str(WORKERS)]
         command += ["--preload", "-b", self.url.removeprefix("http://"), "--log-level", "critical"]
         with (self.folder / "log").open("wb") as log:
             self.process = subprocess.Popen(
@@ -136,7 +139,7 @@ class Served:
 
     def _is_up(self):
         with contextlib.suppress(httpx.TransportError):
-            return httpx.get(f"{self.url}/hello", trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}{self.hello}", trust_env=False).status_code == 200
         if self.process.poll() is not None:
             raise RuntimeError((self.folder / "log").read_text())
         return False

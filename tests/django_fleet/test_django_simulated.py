@@ -9,7 +9,6 @@ from types import SimpleNamespace
 import pytest
 from django.core.management import call_command
 from django.db import connections
-from sim_fleet import Fleet
 from sim_run import simulate
 
 from paygent_django.ledger import DjangoLedger
@@ -56,25 +55,6 @@ def folder(django_unblocked):
         del connections.settings[ALIAS]
 
 
-@pytest.fixture
-def _ledger_clock_never_goes_back(monkeypatch):
-    """
-    The clocks of processes are set either way, that of the ledger only forward.
-
-    Here a plan binds from the moment of its subscription: at a clock before that, the one before it does.
-    """
-    jump = Fleet._jump
-
-    def forward(fleet):
-        before_us = fleet._ledger_off_us
-        told = jump(fleet)
-        fleet._ledger_off_us = max(fleet._ledger_off_us, before_us)
-        return told
-
-    monkeypatch.setattr(Fleet, "_jump", forward)
-
-
-@pytest.mark.usefixtures("_ledger_clock_never_goes_back")
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_a_fleet_on_the_django_ledger(folder, seed):
     """Processes on the project's database keep to the limits through faults, deaths and wrong clocks."""

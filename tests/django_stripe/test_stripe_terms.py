@@ -214,3 +214,13 @@ def test_a_price_beside_the_plan_does_no_harm(stripe):
     rows.insert(0, extra)
     assert stripe.deliver(event) == "applied"
     assert stripe.bound() == ("pro", PERIOD)
+
+
+def test_the_end_after_a_reset_period_is_the_end(stripe):
+    """A subscription whose period support has reset does not come back at the end of that period."""
+    stripe.deliver(stripe.subscription("created"))
+    services.reset_period(stripe.user())
+    assert {row.reference for row in spans(stripe)} == {spans(stripe)[0].reference} != {""}
+    stripe.deliver(stripe.subscription("deleted", status="canceled"))
+    assert stripe.bound() is None
+    assert services.running(stripe.user(), (PERIOD[1] + DAY_S) * 10**6) is None

@@ -4,6 +4,7 @@ import asyncio
 import json
 import threading
 
+import anyio
 import openai
 from asgiref.sync import sync_to_async
 from django.http import HttpResponse, JsonResponse, StreamingHttpResponse
@@ -92,6 +93,14 @@ async def stream_async(request):
     return events(spoken_async(**controls(request)))
 
 
+def cookie_stream(request):
+    """A stream that says something of the request itself, and something of its body."""
+    response = events(spoken())
+    response.set_cookie("seen", "1")
+    response["Vary"], response["X-Request-Id"], response["Content-Language"] = "Origin", "7", "en"
+    return response
+
+
 def text_stream(request):
     def parts():
         for _ in range(COUNT_MAX):
@@ -129,7 +138,7 @@ def threaded(request):
     from django.db import connections
 
     def ask_and_close():
-        ask()
+        ask(**controls(request))
         connections.close_all()
 
     thread = threading.Thread(target=contextvars.copy_context().run, args=(ask_and_close,))
@@ -146,12 +155,19 @@ async def afterwards(request):
 
     async def later():
         await asyncio.sleep(0.05)
-        await ask_async()
+        await ask_async(**controls(request))
 
     task = asyncio.create_task(later())
     background.add(task)
     task.add_done_callback(background.discard)
     return HttpResponse("accepted", status=202)
+
+
+async def grouped(request):
+    """A call in a task of a group, which wraps its exception in one of its own."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask_async)
+        tasks.start_soon(anyio.sleep, 5)
 
 
 async def quiet(request):
@@ -184,11 +200,13 @@ urlpatterns = [
     path("blocking-in-async", blocking_in_async),
     path("stream", stream),
     path("stream-async", stream_async),
+    path("cookie-stream", cookie_stream),
     path("text-stream", text_stream),
     path("until-refused", until_refused),
     path("until-refused-async", until_refused_async),
     path("threaded", threaded),
     path("afterwards", afterwards),
+    path("grouped", grouped),
     path("quiet", quiet),
     path("used", used),
     path("broken", broken),

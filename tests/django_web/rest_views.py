@@ -5,9 +5,10 @@ import contextlib
 from django.urls import include, path
 from llm_views import ask, ask_async, events, spoken
 from ninja import NinjaAPI
-from ninja.security import APIKeyHeader, HttpBearer
-from rest_framework.authentication import BaseAuthentication
+from ninja.security import APIKeyHeader, HttpBearer, django_auth
+from rest_framework.authentication import BaseAuthentication, BasicAuthentication, SessionAuthentication
 from rest_framework.decorators import api_view, authentication_classes
+from rest_framework.permissions import IsAuthenticated
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
@@ -33,6 +34,13 @@ class Plain(APIView):
 
     def get(self, request):
         return Response({"said": ask(), "cost": request.paygent.cost})
+
+
+class Shipped(Plain):
+    """Signs in by the framework's own means: a password, or Django's session."""
+
+    authentication_classes = (BasicAuthentication, SessionAuthentication)
+    permission_classes = (IsAuthenticated,)
 
 
 class Swallowing(Plain):
@@ -109,6 +117,11 @@ def ninja_plain(request):
     return {"said": ask(), "user": request.paygent.user_id}
 
 
+@api.get("/session", auth=django_auth)
+def ninja_session(request):
+    return {"said": ask(), "user": request.paygent.user_id}
+
+
 @api.get("/async", auth=AsyncBearer())
 async def ninja_async(request):
     return {"said": await ask_async(), "user": request.paygent.user_id}
@@ -132,6 +145,7 @@ def ninja_budgeted(request, page: int = 1):
 
 urlpatterns = [
     path("rest/plain", Plain.as_view()),
+    path("rest/shipped", Shipped.as_view()),
     path("rest/swallowing", Swallowing.as_view()),
     path("rest/clumsy", Clumsy.as_view()),
     path("rest/streaming", Streaming.as_view()),

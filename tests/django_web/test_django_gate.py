@@ -5,13 +5,15 @@ import gzip
 import json
 import threading
 import time
+from statistics import median
 
 import pytest
 from django.conf import settings
 from django.http import HttpResponse
 from django.test import override_settings
+from llm_views import background
 
-from paygent import Paygent
+from paygent import Paygent, PaygentLimitExceeded
 from paygent.ledger import LedgerError
 
 ADVICE = "ignore:StreamingHttpResponse must consume asynchronous iterators"
@@ -49,6 +51,23 @@ async def test_a_view_that_is_refused_under_asgi(view, async_browser):
     assert is_refusal(await (await async_browser("ben", "free")).get(f"/{view}"))
 
 
+async def test_a_gate_in_a_task_group(async_browser):
+    """What a task group wraps in an exception group is the 429 all the same."""
+    assert is_refusal(await (await async_browser("ben", "free")).get("/grouped"))
+
+
+async def test_a_gate_in_a_task_that_outlives_its_request(async_browser, pg):
+    """A refusal behind the answer changes nothing of it, and charges nothing."""
+    ben = await async_browser("ben", "free")
+    refused = []
+    pg.on_hard_gate(refused.append)
+    assert (await ben.get("/afterwards")).status_code == 202
+    (task,) = background
+    assert isinstance((await asyncio.gather(task, return_exceptions=True))[0], PaygentLimitExceeded)
+    assert len(refused) == 1
+    assert pg.get_usage(ben.user_id).period_cost == 0
+
+
 @pytest.mark.filterwarnings(ADVICE)
 @pytest.mark.parametrize("view", ["stream", "stream-async", "text-stream"])
 def test_a_gate_in_the_first_part(view, browser):
@@ -60,6 +79,30 @@ def test_a_gate_in_the_first_part(view, browser):
 async def test_a_gate_in_the_first_part_under_asgi(view, async_browser):
     """The start of the answer is held back for it."""
     assert is_refusal(await (await async_browser("ben", "free")).get(f"/{view}"))
+
+
+def keeps_what_was_said(answer):
+    fields = {field.strip() for field in answer["Vary"].split(",")}
+    assert {"Accept", "Origin"} <= fields
+    return (answer["X-Request-Id"], answer.cookies["seen"].value, "Content-Language" in answer) == (
+        "7",
+        "1",
+        False,
+    )
+
+
+def test_the_refusal_keeps_what_the_view_said_of_the_request(browser):
+    """Cookies and the like of the replaced response are on the 429, what describes its body is not."""
+    answer = browser("ben", "free").get("/cookie-stream")
+    assert is_refusal(answer)
+    assert keeps_what_was_said(answer)
+
+
+async def test_the_refusal_keeps_what_the_view_said_of_the_request_under_asgi(async_browser):
+    """The same under ASGI."""
+    answer = await (await async_browser("ben", "free")).get("/cookie-stream")
+    assert is_refusal(answer)
+    assert keeps_what_was_said(answer)
 
 
 def test_a_gate_in_mid_stream(browser):
@@ -230,9 +273,13 @@ def test_without_a_ledger(fail_open, status, stalled, person):
     person("ada")
     ada = stalled(fail_open=fail_open)
     ada.get("/hello")
-    began_s = time.monotonic()
-    answers = [ada.get("/plain") for _ in range(3)]
-    assert time.monotonic() - began_s < 10
+    took_s, answers = [], []
+    for _ in range(9):
+        began_s = time.monotonic()
+        answers.append(ada.get("/plain"))
+        took_s.append(time.monotonic() - began_s)
+    assert took_s[0] < 2.5  # the patience of a quarter of a second, on a busy machine
+    assert median(took_s[1:]) < 0.25  # nobody waits again
     assert {answer.status_code for answer in answers} == {status}
     if not fail_open:
         assert answers[0].json()["code"] == "unavailable"

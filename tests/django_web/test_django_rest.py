@@ -1,5 +1,7 @@
 """Django REST framework and django-ninja: they sign in after all middleware, and catch errors themselves."""
 
+from base64 import b64encode
+
 import pytest
 
 
@@ -32,6 +34,25 @@ def test_a_user_signed_in_late_pays(path, api, pg):
     answer, user_id = api(path, "ada")
     assert answer.status_code == 200, answer.content
     assert tokens(pg, user_id) > 0
+
+
+@pytest.mark.parametrize("path", ["/rest/shipped", "/ninja/session"])
+def test_a_user_of_djangos_session_pays(path, browser, pg):
+    """Both frameworks' own look at Django's session names the user; without one nobody gets in."""
+    ada = browser("ada")
+    assert (ada.get(path).status_code, browser().get(path).status_code) == (200, 401)
+    assert tokens(pg, ada.user_id) > 0
+
+
+def test_a_user_of_a_password_pays(browser, person, pg):
+    """REST framework's own basic authentication names the user; a wrong password is its own 401."""
+    ada = person("ada")
+    ada.set_password("secret")
+    ada.save()
+    sent = [b64encode(f"ada:{word}".encode()).decode() for word in ("secret", "wrong")]
+    answers = [browser().get("/rest/shipped", headers={"authorization": f"Basic {word}"}) for word in sent]
+    assert [answer.status_code for answer in answers] == [200, 401]
+    assert tokens(pg, str(ada.pk)) > 0
 
 
 def test_a_stream_of_an_api(api, pg):

@@ -1,4 +1,4 @@
-"""Sessions that the caller names: what a process remembers of them is bounded, and refusals tell the truth."""
+"""Sessions that the caller names: what a process remembers of them is bounded, and still capped."""
 
 import pytest
 from engine_values import call, plan

@@ -7,6 +7,7 @@ import pytest
 from flask import Flask, Response, copy_current_request_context, g, request, session, stream_with_context
 from flask_world import TOKENS, get, sse, used
 
+from paygent import PaygentLimitExceeded
 from paygent.context import current_payer
 from paygent_flask import Paygent
 
@@ -32,6 +33,21 @@ def test_a_call_belongs_to_the_user_of_its_request(kind, make_app, chat, pg):
     }[kind]
     assert get(make_app(view), user="ada").status_code == 200
     assert used(pg) == TOKENS
+
+
+def test_a_call_in_a_body_of_stated_length_is_attributed(make_app, chat, pg):
+    """A response that is not held back, as its length is known, still has its body stepped for its user."""
+
+    def body():
+        yield b"half"
+        chat.ask()
+        yield b"half"
+
+    answer = get(make_app(lambda: Response(body(), headers={"content-length": "8"})), user="ada")
+    assert (answer.data, used(pg)) == (b"halfhalf", TOKENS)
+    with pytest.raises(PaygentLimitExceeded):
+        get(make_app(lambda: Response(body(), headers={"content-length": "8"})), user="ben")
+    assert current_payer() is None
 
 
 @pytest.mark.parametrize("when", ["before_request", "after_request", "teardown_request"])

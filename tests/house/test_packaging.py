@@ -34,6 +34,7 @@ TRIES = {
     "server": "import paygent.cli, gunicorn, prometheus_client, whitenoise, django",
     "starlette": "import paygent_starlette, starlette",
     "stripe": "import stripe",
+    "yaml": "import yaml",
 }
 # CrewAI alone brings some 140 packages: `nox -s heavy_extras` installs it.
 HEAVY = {"crewai"}

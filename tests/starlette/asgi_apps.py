@@ -6,6 +6,7 @@ Routes: ``/ask`` (one call), ``/stream`` (the call in the first chunk), ``/middl
 and ``/after`` the handshake.
 """
 
+from types import SimpleNamespace
 from typing import Annotated
 
 import anyio
@@ -17,6 +18,7 @@ import quart
 from fastapi import Depends
 from litestar.background_tasks import BackgroundTask as LitestarTask
 from litestar.middleware.session.server_side import ServerSideSessionConfig
+from litestar.security.jwt import JWTAuth
 from litestar.security.session_auth import SessionAuth
 from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
@@ -180,6 +182,30 @@ def litestar_app(chat, **options):
         request.set_session({"user": request.query_params["user"]})
         return "welcome"
 
+    auth = SessionAuth(
+        retrieve_user_handler=litestar_user,
+        session_backend_config=ServerSideSessionConfig(),
+        exclude=["/login"],
+    )
+    return _litestar_app(chat, auth, login, options)
+
+
+async def litestar_bearer(token, connection):
+    return SimpleNamespace(id=token.sub, email=f"{token.sub}@example.com")
+
+
+def litestar_jwt_app(chat, **options):
+    """Litestar's signed tokens: the user is what the app makes of the token's subject."""
+    auth = JWTAuth(retrieve_user_handler=litestar_bearer, token_secret=SECRET * 3, exclude=["/login"])
+
+    @litestar.post("/login")
+    async def login(request: litestar.Request) -> dict[str, str]:
+        return {"access_token": auth.create_token(request.query_params["user"])}
+
+    return _litestar_app(chat, auth, login, options)
+
+
+def _litestar_app(chat, auth, login, options):
     @litestar.get("/ask")
     async def ask() -> str:
         return await chat.ask()
@@ -214,11 +240,6 @@ def litestar_app(chat, **options):
         await socket.accept()
         await chat.ask()
 
-    auth = SessionAuth(
-        retrieve_user_handler=litestar_user,
-        session_backend_config=ServerSideSessionConfig(),
-        exclude=["/login"],
-    )
     handlers = [login, ask, stream, middle_, background, group_, quiet, before, after, me_handler()]
     return litestar.Litestar(
         handlers, on_app_init=[auth.on_app_init], plugins=[PaygentPlugin(**options)], openapi_config=None
@@ -274,4 +295,10 @@ def quart_app(chat, **options):
     return app
 
 
-APPS = {"starlette": starlette_app, "fastapi": fastapi_app, "litestar": litestar_app, "quart": quart_app}
+APPS = {
+    "starlette": starlette_app,
+    "fastapi": fastapi_app,
+    "litestar": litestar_app,
+    "litestar-jwt": litestar_jwt_app,
+    "quart": quart_app,
+}

@@ -89,7 +89,9 @@ RESPONSES = {
 @pytest.mark.parametrize("name", APPS)
 def test_an_answer_of_the_frameworks_own(name, host, chat):
     """What ``on_limit`` returns is the framework's response, before a stream and a handshake too."""
-    app = APPS[name](chat, on_limit=lambda request, problem: RESPONSES[name]({"own": problem["code"]}))
+    app = APPS[name](
+        chat, on_limit=lambda request, problem: RESPONSES[name.partition("-")[0]]({"own": problem["code"]})
+    )
     with signed_in(host(app), "ben") as ben:
         for path in ("/ask", "/stream", "/group"):
             answer = ben.get(path)

@@ -1,6 +1,9 @@
 """The options and verbs on real servers: who is exempt, what is tagged, what the answers look like."""
 
+import asyncio
 import contextlib
+import contextvars
+import threading
 from typing import Annotated
 
 import fastapi
@@ -79,6 +82,52 @@ def test_an_async_option_serves_a_synchronous_endpoint(serve, chat, pg):
 
     get(serve(Route("/", endpoint), get_user_id=find), headers=ADA)
     assert used(pg) == TOKENS
+
+
+async def find_with_the_loop(request):
+    """As a pool of connections does that belongs to the loop of the request."""
+    assert asyncio.get_running_loop() is request.app.state.loop
+    await asyncio.sleep(0)
+    return request.headers["x-user"]
+
+
+def in_thread(function):
+    thread = threading.Thread(target=contextvars.copy_context().run, args=(function,))
+    thread.start()
+    return thread
+
+
+@pytest.mark.parametrize("way", ["to_thread", "thread"])
+def test_an_async_option_serves_a_thread_of_the_apps_own(way, serve, chat, pg, caplog):
+    """A call on a thread that no framework knows belongs to whoever the function finds, on the loop."""
+
+    async def endpoint(request):
+        request.app.state.loop = asyncio.get_running_loop()
+        if way == "to_thread":
+            await asyncio.to_thread(chat.ask_sync)
+        else:
+            in_thread(chat.ask_sync)
+        return PlainTextResponse("done")
+
+    get(serve(Route("/", endpoint), get_user_id=find_with_the_loop), headers=ADA)
+    eventually(lambda: used(pg) == TOKENS)
+    assert "is async" not in caplog.text
+
+
+def test_an_async_option_waits_for_no_loop_that_stands_still(serve, chat, pg, caplog, monkeypatch):
+    """Where the loop itself waits for the thread, the call goes on without; later users are known early."""
+    monkeypatch.setattr("paygent.web.waiting.WAIT_S", 0.05)
+
+    async def endpoint(request):
+        request.app.state.loop = asyncio.get_running_loop()
+        in_thread(chat.ask_sync).join()
+        return PlainTextResponse("done")
+
+    url = serve(Route("/", endpoint), get_user_id=find_with_the_loop)
+    get(url, headers=ADA)
+    assert "get_user_id is async" in caplog.text
+    get(url, headers=ADA)
+    eventually(lambda: used(pg) == TOKENS)
 
 
 def test_an_async_option_on_a_blocked_loop_is_awaited_from_then_on(serve, chat, pg, caplog):

@@ -56,6 +56,25 @@ async def test_a_held_start_gives_way_to_the_refusal(pg):
     assert body["body"].startswith(b"{")
 
 
+async def test_the_refusal_keeps_what_the_app_said_of_the_request(pg):
+    """Cookies and the like of the start that is replaced are on the 429, what describes its body is not."""
+    said = [(b"set-cookie", b"seen=1"), (b"x-request-id", b"7")]
+    body = [(b"cache-control", b"public"), (b"etag", b"1")]
+    start, _ = await sent_by({**SSE, "headers": [*SSE["headers"], *body, *said]}, error=LIMIT)
+    headers = [(name, value) for name, value in start["headers"] if name != b"content-length"]
+    assert headers[0] == (b"content-type", b"application/json")
+    assert headers[-2:] == said
+    assert b"etag" not in dict(headers)
+    assert sum(name == b"cache-control" for name, _ in headers) == 1
+
+
+async def test_an_event_stream_of_stated_length_is_cut(pg):
+    """Where the app has promised a number of bytes, no event can follow them."""
+    sized = {**SSE, "headers": [*SSE["headers"], (b"content-length", b"400")]}
+    with pytest.raises(PaygentLimitExceeded):
+        await sent_by(sized, FIRST, error=LIMIT)
+
+
 async def test_a_compressed_stream_is_cut(pg):
     """No plain text can be added to a compressed event stream: the error goes on to the server."""
     with pytest.raises(PaygentLimitExceeded):

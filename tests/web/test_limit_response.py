@@ -271,6 +271,19 @@ def test_a_computed_address_that_leads_elsewhere_is_left_out(caplog):
     assert "upgrade_url failed" in caplog.text
 
 
+def test_a_failing_address_is_told_in_one_line_once(caplog):
+    """However often users bring it about, each kind of error is one line with its place, and no traceback."""
+    responder = LimitResponder(lambda refusal: {"gpt-4o": "javascript:x"}[refusal.model] * 1000)
+    for model in ("gpt-4o", "a\r\nb", "gpt-4o", "other"):
+        assert responder.problem(refused(model=model))["upgrade"]["url"] is None
+    lines = caplog.text.splitlines()
+    assert len(lines) == 2
+    assert "ValueError" in lines[0]
+    assert "KeyError" in lines[1]
+    assert "test_limit_response.py" in lines[1]
+    assert max(map(len, lines)) < 600
+
+
 def test_a_plans_name_is_encoded_in_the_address():
     """A plan's name cannot add anything to the address but itself."""
     problem = LimitResponder("/up?from={plan}").problem(refused(plan="a&b/../ü"))

@@ -11,8 +11,9 @@ from paygent import PaygentLimitExceeded
 from paygent.context import as_payer, current_payer
 from paygent.web.exemptions import Place
 from paygent.web.options import WebOptions
-from paygent.web.plugin import CannotAwaitError, WebPlugin
+from paygent.web.plugin import WebPlugin
 from paygent.web.request import RequestSlot, current_slot
+from paygent.web.waiting import CannotAwaitError
 
 
 def plugin_of(**options):

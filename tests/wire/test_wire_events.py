@@ -144,6 +144,17 @@ def test_what_is_no_object_is_refused(value):
         event_from_json(value)
 
 
+@pytest.mark.parametrize("value", [["gpt-4o"], {"a": 1}, 7, "m" * 513, "\ud800"])
+def test_a_name_is_judged_each_time(value):
+    """After good names and between them, one that is no text of a fitting length is refused."""
+    good = {**FIELD, "provider": "openai", "operation": "chat"}
+    for _ in range(2):
+        assert event_from_json(good).provider == "openai"
+        with pytest.raises(WireError) as refused:
+            event_from_json({**good, "provider": value})
+        assert refused.value.field == "provider"
+
+
 def test_the_good_ones_of_a_batch_are_taken():
     """One bad event costs the others nothing, and is told by id and field."""
     taken, rejected = each([FIELD, changed(output_tokens=-1), 7], event_from_json)

@@ -8,6 +8,7 @@ known yet, so that the event that names them, or a corrected setting, finds ever
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import asdict
 
 from django.db import transaction
@@ -48,22 +49,19 @@ def take(told: StripeMessage) -> StripeEvent:
     return record
 
 
-def retry(project: Project) -> int:
+def retry(project: Project) -> Iterator[str]:
     """
     Apply again what could not be applied, now that a price or a user may be known.
 
-    Returns:
-        How many customers still have a subscription that binds nobody.
+    Yields what became of each customer: ``applied``, ``ignored`` or ``unresolved``.
     """
-    open_ones = 0
     waiting = rows(StripeEvent).filter(project=project, outcome="unresolved").exclude(customer_id="")
     for customer_id in sorted(set(waiting.values_list("customer_id", flat=True))):
         with transaction.atomic(using=database_alias()):
             customer = _locked(project, customer_id)
             outcome, note = _applied(customer)
             waiting.filter(customer_id=customer_id).update(outcome=outcome, note=note)
-        open_ones += outcome == "unresolved"
-    return open_ones
+        yield outcome
 
 
 def _recorded(project: Project, told: StripeMessage) -> StripeEvent:

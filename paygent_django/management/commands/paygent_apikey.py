@@ -16,6 +16,7 @@ class Command(PaygentCommand):
     """``paygent_apikey create --project NAME``, ``list`` and ``revoke KEY``."""
 
     help = "Create, list or revoke the API keys of a project. A key is printed once, when it is created."
+    can_dry_run = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the action, and what a new key is to be."""
@@ -44,13 +45,16 @@ class Command(PaygentCommand):
             raise services.ServiceError(
                 "key", "name a key of this project by its beginning, as listed", "unknown"
             )
-        services.revoke(key)
-        key.refresh_from_db()
+        if not options["dry_run"]:
+            services.revoke(key)
+            key.refresh_from_db()
         return _shown(key)
 
     def _create(self, options: dict[str, Any]) -> Any:
-        project = project_named(options["project"], make=True)
         scopes = options["scope"] or ("read", "ingest")
+        if options["dry_run"]:
+            return {"would_create": {"project": options["project"], "scopes": list(scopes)}}
+        project = project_named(options["project"], make=True)
         made = services.create_key(project, options["name"], scopes=scopes, live=not options["test"])
         if options["format"] == "json":
             return {**_shown(made.row), "secret": made.secret}

@@ -7,7 +7,7 @@ from typing import Any
 
 from paygent.core.windows import from_us
 from paygent_django import services
-from paygent_django.management._command import PaygentCommand, project_named
+from paygent_django.management._command import PaygentCommand, progress, project_named
 from paygent_django.services._base import now_us
 
 _DAY_US = 86_400_000_000
@@ -33,5 +33,10 @@ class Command(PaygentCommand):
             raise services.ServiceError("--days", f"must be at least {_DAYS_MIN}")
         before_us = now_us() - options["days"] * _DAY_US
         project = project_named(options["project"])
-        pruned = services.prune(project, before_us=before_us, dry_run=options["dry_run"])
+        pruned = services.prune(
+            project,
+            before_us=before_us,
+            dry_run=options["dry_run"],
+            passing=lambda users: progress(users, "removing", how=options["format"]),
+        )
         return {"before": from_us(before_us).isoformat(timespec="seconds"), **pruned._asdict()}

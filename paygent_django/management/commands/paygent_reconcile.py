@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
+from collections.abc import Iterator
 from typing import Any
 
 from django.core.management.base import CommandError
@@ -15,6 +16,7 @@ class Command(PaygentCommand):
     """``paygent_reconcile [--fix]``: ends with status 1 where a counter differs."""
 
     help = "Compute every counter anew from the events, and report what differs."
+    can_dry_run = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add ``--fix``."""
@@ -26,8 +28,9 @@ class Command(PaygentCommand):
     def run(self, **options: Any) -> Any:
         """Compare, and mend where that is asked for."""
         project = project_named(options["project"])
-        mended = services.mend(project) if options["fix"] else 0
-        found = list(progress(services.reconcile(project), "comparing", how=options["format"]))
+        mends = options["fix"] and not options["dry_run"]
+        mended = sum(1 for _ in _shown(services.mend(project), options)) if mends else 0
+        found = list(_shown(services.reconcile(project), options))
         shown = [difference._asdict() for difference in found]
         return {"differences": len(found), "mended": mended, "found": shown}
 
@@ -41,3 +44,7 @@ class Command(PaygentCommand):
                 super().show(result["found"], how)
         if result["differences"]:
             raise CommandError(f"{result['differences']} counter(s) differ from the rows they count")
+
+
+def _shown(differences: Iterator[services.Difference], options: dict[str, Any]) -> Iterator[Any]:
+    return progress(differences, "comparing", how=options["format"])

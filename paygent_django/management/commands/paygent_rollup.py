@@ -13,6 +13,7 @@ class Command(PaygentCommand):
     """``paygent_rollup --since 2026-01-01``: needed after a repair only, and joins shards."""
 
     help = "Build daily and monthly roll-ups anew from the events, whole months at a time."
+    can_dry_run = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add the months."""
@@ -24,5 +25,6 @@ class Command(PaygentCommand):
         """Build."""
         since, until = options["since"] or today(), options["until"] or today()
         project = project_named(options["project"])
-        months = progress(services.rebuild(project, since, until), "building", how=options["format"])
+        built = services.rebuild(project, since, until, dry_run=options["dry_run"])
+        months = progress(built, "building", how=options["format"])
         return {"months": [f"{month:%Y-%m}" for month in months]}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 from argparse import ArgumentParser
 from typing import Any
 
 from paygent_django.contrib.stripe import handlers
 from paygent_django.contrib.stripe.models import StripeEvent
 from paygent_django.database import database_alias
-from paygent_django.management._command import PaygentCommand, project_named
+from paygent_django.management._command import PaygentCommand, progress, project_named
 
 _FIELDS = ("event_id", "kind", "customer_id", "subscription_id", "note")
 
@@ -17,6 +18,7 @@ class Command(PaygentCommand):
     """``paygent_stripe [--retry]``."""
 
     help = "List the events of Stripe's that wait for a price or a user to be known; --retry applies them."
+    can_dry_run = True
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """Add ``--retry``."""
@@ -26,7 +28,8 @@ class Command(PaygentCommand):
     def run(self, **options: Any) -> Any:
         """List what is left."""
         project = project_named(options["project"])
-        if options["retry"]:
-            handlers.retry(project)
+        if options["retry"] and not options["dry_run"]:
+            customers = progress(handlers.retry(project), "applying", how=options["format"])
+            collections.deque(customers, maxlen=0)
         events = StripeEvent.objects.using(database_alias()).filter(project=project, outcome="unresolved")
         return list(events.order_by("pk").values(*_FIELDS))

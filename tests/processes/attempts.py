@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from fleet import ANSWER, MODEL, ask, client, tell
+from fleet import ANSWER, MODEL, ask, ask_surely, client, tell
 
 from paygent import ModelCostRate, Paygent, PlanConfig
 
@@ -37,21 +37,23 @@ def tokens(*, given):
     return {"max_tokens": LONG_TOKENS if given else None}
 
 
-def attempts(count, threads, *, given):
+def attempts(count, threads, *, given, make=ask):
     """*count* attempts on so many threads; how often each outcome came."""
     sdk = client(LATENCY_S, LONG)
     with ThreadPoolExecutor(threads) as pool:
-        return Counter(pool.map(lambda _: ask(sdk, **tokens(given=given)), range(count)))
+        return Counter(pool.map(lambda _: make(sdk, **tokens(given=given)), range(count)))
 
 
 def main():
     for line in sys.stdin:
         case = json.loads(line)
-        pg = Paygent.init(db_path=case["path"])
-        pg.configure_plan("default", capped(exact=case["exact"]))
+        pg = Paygent.init(**case["init"])
+        if "api_key" not in case["init"]:  # the plans of a backend are its own
+            pg.configure_plan("default", capped(exact=case["exact"]))
         tell("ready")
         sys.stdin.readline()
-        seen = attempts(case["count"], case["threads"], given=case["given"])
+        make = ask if pg._meter.options.fail_open else ask_surely
+        seen = attempts(case["count"], case["threads"], given=case["given"], make=make)
         pg.shutdown()
         tell(seen)
 

@@ -1,9 +1,19 @@
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
+from real_servers import postgres_server, postgres_url, redis_server, redis_url
 
 from paygent import Paygent
 from paygent.testing.llm_server import LLMServer
+
+__all__ = ["postgres_server", "postgres_url", "redis_server", "redis_url"]
+
+BACKEND = str(Path(__file__).parents[1] / "backend")
+if BACKEND not in sys.path:
+    sys.path.append(BACKEND)  # the backend as a process of its own
 
 
 @pytest.fixture

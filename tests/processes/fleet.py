@@ -72,12 +72,12 @@ def ask(sdk, user="ada", **more):
     return "answered"
 
 
-def ask_surely(sdk, user="ada"):
+def ask_surely(sdk, user="ada", **more):
     """:func:`ask` where ``fail_open=False``: a ledger that is slow on a busy machine is asked again."""
     ends_s = time.monotonic() + 20
     while True:
         try:
-            return ask(sdk, user)
+            return ask(sdk, user, **more)
         except PaygentUnavailable:
             if time.monotonic() > ends_s:
                 raise

@@ -76,7 +76,7 @@ def say(process, line):
 @matrix
 def test_processes_share_one_cap(crowd, path, exact, given):
     """Four processes of eight threads on one file get what the cap covers, and the file has every answer."""
-    case = {"path": str(path), "exact": exact, "given": given, "count": ATTEMPTS // PROCESSES}
+    case = {"init": {"db_path": str(path)}, "exact": exact, "given": given, "count": ATTEMPTS // PROCESSES}
     for process in crowd:
         say(process, json.dumps({**case, "threads": THREADS}))
     assert [process.stdout.readline() for process in crowd] == ['"ready"\n'] * PROCESSES

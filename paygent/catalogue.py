@@ -9,8 +9,6 @@ The data is that of ``genai-prices``, loaded at the first look-up and not before
 from __future__ import annotations
 
 import logging
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import date, datetime, timezone
@@ -18,6 +16,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
+from paygent._imports import loading
 from paygent.catalogue_extra import (
     CEILINGS_AUSD,
     CLAUDE_CACHE_READ,
@@ -115,15 +114,6 @@ def lookup(model: str, provider: str | None = None, on: date | None = None) -> R
     return _lookup(model, provider, on or datetime.now(timezone.utc).date())
 
 
-# Held over the import of the prices. A fork waits for its end: in a child forked in the middle of it the
-# import would never end, as the thread that was at it is not there.
-_importing = threading.Lock()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_importing.acquire, after_in_parent=_importing.release, after_in_child=_importing.release
-    )
-
-
 @lru_cache(maxsize=LOOKUPS_MAX)
 def _lookup(model: str, provider: str | None, on: date) -> Rates | None:
     names = candidates(model)
@@ -161,7 +151,7 @@ def _bundled(names: Iterable[str], providers: tuple[str, ...], on: date) -> Rate
 
 def _ask(name: str, seller: str, on: date) -> Rates | None:
     # Not genai_prices.calc_price, which remembers every name it was ever asked for: names come from outside.
-    with _importing:
+    with loading:
         from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 
         sellers = get_snapshot().providers

@@ -9,6 +9,7 @@ EVENT_TOKENS_MAX: Final = 10**12
 CALL_TOKENS_MAX: Final = 100_000_000  # of a call to a provider, in a request or in its answer
 ID_LENGTH_MAX: Final = 512  # characters of the name of a user or a session
 ID_STORED_MAX: Final = 700  # of the same as a database holds it: what has to fit an index of any of them
+DESCRIPTION_LENGTH_MAX: Final = 10_000  # characters of what the caller says of an event
 MODEL_LENGTH_MAX: Final = 256  # characters of the name of a model or a tool: users may make up any
 
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from paygent._imports import loading
 from paygent.ledger import LedgerError
 
 if TYPE_CHECKING:
@@ -106,17 +107,16 @@ class Link:
     ) -> Any:
         if self._clock() < self._pause_until_s:
             raise LedgerError("the backend failed a moment ago; it is asked again shortly")
-        import httpx  # loaded with the first request
+        client = self._connected()
+        import httpx
 
-        if self._client is None:
-            self._client = httpx.Client(headers=self._headers, follow_redirects=False)
         timeout = httpx.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         body = None if said is None else json.dumps(said, separators=(",", ":"))
         ends_s = time.monotonic() + timeout_s
-        request = self._client.build_request(method, self.root + path, content=body, params=query)
+        request = client.build_request(method, self.root + path, content=body, params=query)
         request.extensions["timeout"] = timeout.as_dict()
         try:
-            response = self._client.send(request, stream=True)
+            response = client.send(request, stream=True)
             try:
                 content = b"".join(self._within(ends_s, response.iter_bytes()))
             finally:
@@ -124,6 +124,17 @@ class Link:
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise self._failed(f"{type(error).__name__}: {error}") from error
         return self._read(method, response.status_code, content)
+
+    def _connected(self) -> httpx.Client:
+        """The client; it, and what looks up an address, are loaded with the first request."""
+        if self._client is None:
+            with loading:
+                import encodings.idna  # noqa: F401  # else getaddrinfo does, and nobody keeps forks away
+
+                import httpx
+
+                self._client = httpx.Client(headers=self._headers, follow_redirects=False)
+        return self._client
 
     @staticmethod
     def _within(ends_s: float, parts: Iterator[bytes]) -> Iterator[bytes]:

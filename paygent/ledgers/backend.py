@@ -16,7 +16,8 @@ from paygent.ledger import Bucket, GateRow, Job, LeaseReply, LeaseRequest
 from paygent.ledgers._backend_link import Link, RejectedError
 from paygent.ledgers._snapshots import Snapshots
 from paygent.ledgers.sqlite import SqliteLedger
-from paygent.wire.events import WireError, event_as_json, event_from_json, gate_as_json, gate_from_json
+from paygent.wire.events import event_as_json, event_from_json, gate_as_json, gate_from_json
+from paygent.wire.fields import WireError
 from paygent.wire.leases import reply_as_json, reply_from_json, request_as_json
 
 log = logging.getLogger("paygent")

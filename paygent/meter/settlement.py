@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paygent.context import Payer
-from paygent.core.bounds import CALL_TOKENS_MAX, MODEL_LENGTH_MAX
+from paygent.core.bounds import CALL_TOKENS_MAX, DESCRIPTION_LENGTH_MAX, MODEL_LENGTH_MAX
 from paygent.core.events import Event, to_model
 from paygent.core.pricing import UnpricedTokensError, cost_nusd, tool_cost_nusd
 from paygent.core.usage import Usage
@@ -83,7 +83,8 @@ def settle(
         event = _event(call, bill, response_model, names, event_id or meter.new_id())
         if description is not None or cost is not None:
             event = event._replace(
-                description=description and storable(description), cost_explicit=int(cost is not None)
+                description=description and storable(description[:DESCRIPTION_LENGTH_MAX]),
+                cost_explicit=int(cost is not None),
             )
         if not bill.estimated and call.source == "auto":
             learn(call, usage)

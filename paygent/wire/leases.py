@@ -6,16 +6,17 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from paygent.core.bounds import stored_length
 from paygent.core.plan import MODEL_LIMIT
 from paygent.core.windows import Window, from_us
 from paygent.ledger import Account, Bucket, LeaseReply, LeaseRequest, PlanRow, Session
-from paygent.wire.events import (
+from paygent.wire.events import event_as_json, posted_event_from_json
+from paygent.wire.fields import (
     NAME_LENGTH_MAX,
     WireError,
     each,
-    event_as_json,
     flag,
-    posted_event_from_json,
+    required_id,
     required_text,
     storable,
 )
@@ -53,7 +54,7 @@ def request_from_json(said: object) -> LeaseRequest:
     """
     if not isinstance(said, dict):
         raise WireError("", "must be an object")
-    user_id = required_text(said, "user_id")
+    user_id = required_id(said, "user_id")
     events, rejected = each(_list(said, "events"), posted_event_from_json)
     if rejected:
         raise WireError(f"events.{rejected[0]['field']}", rejected[0]["detail"])
@@ -63,9 +64,9 @@ def request_from_json(said: object) -> LeaseRequest:
         user_id,
         _lease_id(said),
         _whole(said, "seq"),
-        session_id=_optional_text(said, "session_id"),
+        session_id=required_id(said, "session_id") if said.get("session_id") is not None else None,
         begin_session=flag(said, "begin_session"),
-        plan=_optional_text(said, "plan"),
+        plan=required_text(said, "plan") if said.get("plan") is not None else None,
         held=_buckets_from_json(said, "held"),
         keep=_buckets_from_json(said, "keep"),
         need=_amounts(said, "need"),
@@ -76,7 +77,7 @@ def request_from_json(said: object) -> LeaseRequest:
 
 def _lease_id(said: Mapping[str, Any]) -> str:
     lease_id = required_text(said, "lease_id")
-    if len(lease_id) > LEASE_ID_LENGTH_MAX:
+    if stored_length(lease_id) > LEASE_ID_LENGTH_MAX:
         raise WireError("lease_id", f"must have at most {LEASE_ID_LENGTH_MAX} characters")
     return lease_id
 
@@ -227,7 +228,3 @@ def _whole(said: Mapping[str, Any], name: str) -> int:
     if type(value) is not int or not 0 <= value < AMOUNT_MAX:
         raise WireError(name, "must be a whole number")
     return value
-
-
-def _optional_text(said: Mapping[str, Any], name: str) -> str | None:
-    return required_text(said, name) if said.get(name) is not None else None

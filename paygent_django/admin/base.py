@@ -97,10 +97,9 @@ class PaygentAdmin(admin.ModelAdmin):
         """The row of an address, or a redirect for one that is not there; raises if he may not see it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
-        row = self.get_object(request, unquote(str(object_id)))
-        return (
-            row if row is not None else self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
-        )
+        key = str(object_id)
+        row = None if _is_no_key(key) else self.get_object(request, unquote(key))
+        return row if row is not None else self._get_obj_does_not_exist_redirect(request, self.opts, key)
 
     def must_view(self, request: HttpRequest) -> None:
         """Raise :class:`PermissionDenied` for whoever may not see this model."""
@@ -127,6 +126,12 @@ class PaygentAdmin(admin.ModelAdmin):
         """A view of the site: signed in, and outside of ``ATOMIC_REQUESTS``, as the ledger wants it."""
         alone = transaction.non_atomic_requests(self.admin_site.admin_view(view))
         return transaction.non_atomic_requests(database_alias())(alone)
+
+
+def _is_no_key(key: str) -> bool:
+    """SQLite raises where it is asked for a number that it cannot hold."""
+    text = unquote(key).strip()
+    return text.isdecimal() and (len(text) > 19 or int(text) >= 1 << 63)
 
 
 def admin_url(model: str | None, page: str, *arguments: object, site: str = "admin") -> str:

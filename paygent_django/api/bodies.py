@@ -68,13 +68,34 @@ class StrictParser(Parser):
 def _body(request: HttpRequest) -> bytes:
     try:
         if int(request.META.get("CONTENT_LENGTH") or 0) > BODY_MAX:
-            raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_MAX} bytes")
-        body: bytes = request.body
+            raise _too_large()
+        body: bytes = _chunked(request) if _is_chunked(request) else request.body
     except RequestDataTooBig as error:
         raise Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "the body is too large") from error
     except UnreadablePostError as error:
         raise Problem(HTTPStatus.BAD_REQUEST, "the body broke off") from error
     return body
+
+
+def _is_chunked(request: HttpRequest) -> bool:
+    """Whether nobody said how long the body is, which Django takes for none at all under WSGI."""
+    return "chunked" in request.headers.get("Transfer-Encoding", "").lower() and "wsgi.input" in request.META
+
+
+def _chunked(request: HttpRequest) -> bytes:
+    if not request.META.get("wsgi.input_terminated"):  # it would be waited for what comes after the body
+        raise Problem(HTTPStatus.LENGTH_REQUIRED, "a body needs a Content-Length here")
+    try:
+        body: bytes = request.META["wsgi.input"].read(BODY_MAX + 1)
+    except Exception as error:  # each server has errors of its own
+        raise UnreadablePostError(*error.args) from error
+    if len(body) > BODY_MAX:
+        raise _too_large()
+    return body
+
+
+def _too_large() -> Problem:
+    return Problem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"a body has at most {BODY_MAX} bytes")
 
 
 def _refuse(constant: str) -> NoReturn:

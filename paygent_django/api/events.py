@@ -5,7 +5,8 @@ from __future__ import annotations
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from paygent.wire.events import each, event_as_json, posted_event_from_json
+from paygent.wire.events import event_as_json, posted_event_from_json
+from paygent.wire.fields import each
 from paygent_django import services, webhooks
 from paygent_django.api import schemas
 from paygent_django.api._documented import batch_of

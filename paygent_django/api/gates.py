@@ -8,7 +8,8 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from paygent.ledger import GateRow
-from paygent.wire.events import each, gate_as_json, gate_from_json, moment_us
+from paygent.wire.events import gate_as_json, gate_from_json
+from paygent.wire.fields import each, moment_us
 from paygent_django import webhooks
 from paygent_django.api import schemas
 from paygent_django.api._documented import batch_of

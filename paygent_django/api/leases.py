@@ -9,7 +9,7 @@ from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
 from paygent.ledger import LeaseRequest
-from paygent.wire.events import WireError
+from paygent.wire.fields import WireError
 from paygent.wire.leases import reply_as_json, request_from_json
 from paygent_django import webhooks
 from paygent_django.api import schemas

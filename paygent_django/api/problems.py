@@ -14,7 +14,7 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from paygent.ledger import LedgerError
-from paygent.wire.events import WireError
+from paygent.wire.fields import WireError
 from paygent_django.services import ServiceError
 
 log = logging.getLogger("paygent")

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from paygent.core.bounds import ID_LENGTH_MAX
 from paygent.core.models import PlanConfig
 from paygent.core.plan import NUSD_PER_USD
 from paygent_django.services.plans import NAME_LENGTH_MAX, PRICE_MAX_NANO
 
-USER_ID_LENGTH_MAX = 512
 _GATES = ("soft_gate_at", "hard_gate_at")
 
 
@@ -88,7 +88,7 @@ class PlansOut(Shape):
 class UserIn(Shape):
     """A user of the app; ``external_user_id`` is the app's own name for him."""
 
-    external_user_id: str = Field(min_length=1, max_length=USER_ID_LENGTH_MAX)
+    external_user_id: str = Field(min_length=1, max_length=ID_LENGTH_MAX)
     name: str | None = Field(default=None, max_length=300)
     email: str | None = Field(default=None, max_length=320)
     metadata: dict[str, Any] | None = None
@@ -192,7 +192,7 @@ class EventIn(Shape):
     model_config = ConfigDict(extra="allow")
 
     id: str = Field(json_schema_extra={"format": "uuid"})
-    user_id: str = Field(min_length=1, max_length=USER_ID_LENGTH_MAX)
+    user_id: str = Field(min_length=1, max_length=ID_LENGTH_MAX)
     timestamp: datetime
     session_id: str | None = None
     model: str | None = None
@@ -239,7 +239,7 @@ class GateIn(Shape):
     model_config = ConfigDict(extra="allow")
 
     id: str = Field(json_schema_extra={"format": "uuid"})
-    user_id: str = Field(min_length=1, max_length=USER_ID_LENGTH_MAX)
+    user_id: str = Field(min_length=1, max_length=ID_LENGTH_MAX)
     timestamp: datetime
     status: Literal["soft_gate", "hard_gate"]
     gate_reason: str | None = None
@@ -271,7 +271,7 @@ class LeaseIn(Shape):
 
     model_config = ConfigDict(extra="allow")
 
-    user_id: str = Field(min_length=1, max_length=USER_ID_LENGTH_MAX)
+    user_id: str = Field(min_length=1, max_length=ID_LENGTH_MAX)
     lease_id: str = Field(min_length=1, max_length=100)
     seq: int = Field(ge=0)
     session_id: str | None = None

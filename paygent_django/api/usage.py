@@ -19,7 +19,7 @@ from paygent.core.plan import MODEL_COST, MODEL_LIMIT, TOTAL_SPEND
 from paygent.core.windows import Window, billing_period, calendar_month
 from paygent.ledger import DEFAULT_PLAN, Account, Bucket, PlanRow
 from paygent.ledgers._rows import plan_of
-from paygent.wire.events import moment_us
+from paygent.wire.fields import moment_us
 from paygent_django.api import schemas
 from paygent_django.api.auth import ledger_of, project_of, reads, user_of
 from paygent_django.api.bodies import answer

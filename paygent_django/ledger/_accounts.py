@@ -234,6 +234,12 @@ class Accounts:
             self._plans[name] = self._read_plan(name)
         return self._plans[name]
 
+    def know_plans(self, names: Collection[str]) -> None:
+        """Read the plans of those names, and the default one, at once."""
+        unknown = sorted({*names, DEFAULT_PLAN} - self._plans.keys())
+        for chunk in chunks(unknown, _USERS_PER_QUERY):
+            self._take_plans(chunk, self.sql.rows(*self._planned(chunk)))
+
     def plan_id(self, name: str) -> int:
         """The key of a plan's row; one that nobody configured gets a row without a version."""
         if name not in self._plan_ids:

@@ -10,6 +10,7 @@ from django.db import models
 from paygent_django.models.fields import ExactTextField, JsonTextField
 from paygent_django.models.moments import now_us
 from paygent_django.models.projects import Project
+from paygent_django.models.users import EndUser
 
 
 def new_secret() -> str:
@@ -22,6 +23,8 @@ class WebhookEndpoint(models.Model):
     An address that is told of events; an empty ``events`` means all of them.
 
     ``secret`` signs deliveries with HMAC-SHA256; it must be readable to sign, and is never shown again.
+    An address that lets us wait is left alone until ``paused_until_us``, longer with each of its ``timeouts``
+    in a row.
     """
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
@@ -32,6 +35,8 @@ class WebhookEndpoint(models.Model):
     description = models.CharField(max_length=200, blank=True)
     is_enabled = models.BooleanField(default=True)
     created_us = models.BigIntegerField(default=now_us, editable=False)
+    paused_until_us = models.BigIntegerField(default=0, editable=False)
+    timeouts = models.PositiveSmallIntegerField(default=0, editable=False)
 
     class Meta:
         db_table = "paygent_webhookendpoint"
@@ -42,10 +47,16 @@ class WebhookEndpoint(models.Model):
 
 
 class WebhookDelivery(models.Model):
-    """One event for one endpoint; tried until ``delivered_us`` is set or ``attempts`` run out."""
+    """
+    One event for one endpoint; tried until ``delivered_us`` is set or ``attempts`` run out.
+
+    The row is also the memory that something was told: it is kept until ``period_end_us``, when the period
+    that it tells of is over. ``user`` is whom it names, if anybody.
+    """
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)  # the receiver's idempotency key
     endpoint = models.ForeignKey(WebhookEndpoint, models.CASCADE, related_name="deliveries")
+    user = models.ForeignKey(EndUser, models.CASCADE, null=True, blank=True, related_name="+")
     event = models.CharField(max_length=100)
     body = JsonTextField()
     attempts = models.PositiveIntegerField(default=0)
@@ -54,6 +65,7 @@ class WebhookDelivery(models.Model):
     response_status = models.PositiveSmallIntegerField(null=True, blank=True)
     last_error = ExactTextField(blank=True)
     created_us = models.BigIntegerField(default=now_us, editable=False)
+    period_end_us = models.BigIntegerField(default=0, editable=False)
 
     class Meta:
         db_table = "paygent_webhookdelivery"

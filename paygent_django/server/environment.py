@@ -16,6 +16,8 @@ SECRET_KEY = "PAYGENT_SECRET_KEY"  # noqa: S105  # the name of a variable
 ALLOWED_HOSTS = "PAYGENT_ALLOWED_HOSTS"
 WEBHOOK_NETWORKS = "PAYGENT_WEBHOOK_NETWORKS"
 METRICS_KEY = "PAYGENT_METRICS_KEY"
+PUBLIC_URL = "PAYGENT_URL"
+PROXIES = "PAYGENT_PROXIES"
 DEFAULT_FILE = "~/.paygent/server.db"
 _SQLITE = {
     "ENGINE": "django.db.backends.sqlite3",
@@ -105,6 +107,33 @@ def allowed_hosts() -> list[str]:
     return [host for host in os.environ.get(ALLOWED_HOSTS, "*").replace(" ", "").split(",") if host]
 
 
+def public_origin() -> str | None:
+    """
+    The origin of ``PAYGENT_URL``, under which browsers reach the server: scheme, host and port.
+
+    Raises:
+        SetupError: It is no address of a web site.
+    """
+    given = os.environ.get(PUBLIC_URL, "").strip()
+    if not given:
+        return None
+    parts = urlsplit(given)
+    if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+        raise SetupError(f"{PUBLIC_URL}: must be written https://pay.example.com")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def proxies() -> list[str]:
+    """
+    ``PAYGENT_PROXIES``, by commas: addresses and networks whose word counts on how a request came, or ``*``.
+
+    Raises:
+        SetupError: One of them is none of that.
+    """
+    given = _listed(PROXIES)
+    return given if given == ["*"] else _networks(PROXIES, given)
+
+
 def webhook_networks() -> list[str]:
     """
     ``PAYGENT_WEBHOOK_NETWORKS``, by commas: private networks that webhooks may go to.
@@ -112,10 +141,17 @@ def webhook_networks() -> list[str]:
     Raises:
         SetupError: One of them is no network.
     """
-    given = [part for part in os.environ.get(WEBHOOK_NETWORKS, "").replace(" ", "").split(",") if part]
+    return _networks(WEBHOOK_NETWORKS, _listed(WEBHOOK_NETWORKS))
+
+
+def _listed(name: str) -> list[str]:
+    return [part for part in os.environ.get(name, "").replace(" ", "").split(",") if part]
+
+
+def _networks(name: str, given: list[str]) -> list[str]:
     for network in given:
         try:
             ipaddress.ip_network(network)
         except ValueError as error:
-            raise SetupError(f"{WEBHOOK_NETWORKS}: {error}") from error
+            raise SetupError(f"{name}: {error}") from error
     return given

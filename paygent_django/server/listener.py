@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication  # type: ignore[import-untyped]  # it ships no types
@@ -21,11 +21,19 @@ class Server(BaseApplication):
     """
     The served project under gunicorn; ``run()`` ends when SIGTERM or SIGINT has been obeyed.
 
-    *on_ready* is told the address once it is listened on.
+    *on_ready* is told the address once it is listened on; *proxies* are believed how a request has come.
     """
 
-    def __init__(self, options: Options, *, workers: int, on_ready: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        options: Options,
+        *,
+        workers: int,
+        on_ready: Callable[[str], None],
+        proxies: Sequence[str] = (),
+    ) -> None:
         self._options = options
+        self._proxies = proxies
         self._workers = workers
         self._on_ready = on_ready
         super().__init__()
@@ -49,6 +57,8 @@ class Server(BaseApplication):
             "logconfig_dict": {},
             "logger_class": "paygent_django.server.listener_log.Log",
         }
+        if self._proxies:
+            settings["forwarded_allow_ips"] = ",".join(self._proxies)
         for name, value in settings.items():
             if name in self.cfg.settings:
                 self.cfg.set(name, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 
 from django.http import HttpRequest
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -17,6 +16,8 @@ _NAMES = frozenset(
         "plans", "session", "subscription", "test", "totals", "usage", "users", "webhooks",
     }
 )  # fmt: skip
+_PLACES = frozenset({"admin", "static", "metrics"})
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 REQUESTS = Counter("paygent_http_requests", "Requests answered", ["route", "method", "status"])
 SECONDS = Histogram("paygent_http_request_seconds", "Time to answer", ["route"], buckets=_BUCKETS)
@@ -26,18 +27,18 @@ EVENTS = Counter("paygent_events", "Usage events by what became of them", ["outc
 def observe(request: HttpRequest, status: int, took_s: float) -> None:
     """Count one answered request."""
     route = route_of(request.path)
-    REQUESTS.labels(route, request.method or "", str(status)).inc()
+    method = request.method if request.method in _METHODS else "{unknown}"
+    REQUESTS.labels(route, method, str(status)).inc()
     SECONDS.labels(route).observe(took_s)
     for outcome, count in getattr(request, "paygent_counts", {}).items():
         EVENTS.labels(outcome).inc(count)
 
 
 def route_of(path: str) -> str:
-    """The address without what callers chose of it: names of users would be a label each."""
+    """The address without what callers chose of it: names of users would be a label each, for good."""
     if not path.startswith("/api/v1/"):
-        return (
-            re.sub(r"^/(\w*).*", r"/\1", path) if path.startswith(("/admin", "/static", "/metrics")) else "/"
-        )
+        place = path[1:].partition("/")[0]
+        return f"/{place}" if place in _PLACES else "/"
     first, *others = path[len("/api/v1/") :].rstrip("/").split("/")
     parts = [first] if first in _NAMES else ["{unknown}"]
     if others:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from paygent_django.server import environment
 from paygent_django.server.environment import DATABASE, DEFAULT_FILE, SetupError
 
 SETTINGS = "paygent_django.server.settings"
@@ -33,6 +34,7 @@ def serve(options: Options) -> int:
         set_up(options.database)
         from paygent_django.server import bootstrap  # needs Django's settings
 
+        proxies = environment.proxies()
         made = bootstrap.prepare()
     except SetupError as error:
         sys.stderr.write(f"paygent serve: {error}\n")
@@ -43,7 +45,8 @@ def serve(options: Options) -> int:
     connections.close_all()  # workers open their own
     from paygent_django.server.listener import Server  # a library of the extra "server"
 
-    Server(options, workers=options.workers or _workers(vendor), on_ready=lambda url: _say(url, made)).run()
+    workers = options.workers or _workers(vendor)
+    Server(options, workers=workers, on_ready=lambda url: _say(url, made), proxies=proxies).run()
     return 0
 
 

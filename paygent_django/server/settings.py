@@ -55,6 +55,9 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
     for name in ("MinimumLengthValidator", "CommonPasswordValidator", "NumericPasswordValidator")
 ]
+_ORIGIN = environment.public_origin()
+CSRF_TRUSTED_ORIGINS = [_ORIGIN] if _ORIGIN else []
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = bool(_ORIGIN and _ORIGIN.startswith("https://"))
 SESSION_COOKIE_HTTPONLY = True
 X_FRAME_OPTIONS = "DENY"
 # The files of the admin and of the API's page, straight from the packages: nothing is collected beforehand.

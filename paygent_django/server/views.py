@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+from urllib.parse import urlsplit
 
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.views.decorators.http import require_safe
@@ -12,6 +13,8 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from paygent_django.server import environment
 from paygent_django.server import metrics as counters
+
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Via")
 
 
 @require_safe
@@ -33,10 +36,22 @@ def _may_read(request: HttpRequest) -> bool:
     if key:
         given = request.headers.get("Authorization", "").removeprefix("Bearer ").strip()
         return hmac.compare_digest(given.encode(), key.encode())
-    # Behind a proxy everybody comes from the loopback: a forwarded request is not one from here.
-    if request.headers.get("X-Forwarded-For") or request.headers.get("Forwarded"):
+    # Behind a proxy everybody comes from the loopback: what was forwarded, or asks for another name than that
+    # of this machine, is not from here. A proxy that is told nothing else puts the name of its upstream.
+    if any(request.headers.get(name) for name in _FORWARDED):
         return False
+    return _is_loopback(request.META.get("REMOTE_ADDR", "")) and _is_loopback(_asked_host(request))
+
+
+def _asked_host(request: HttpRequest) -> str:
     try:
-        return ipaddress.ip_address(request.META.get("REMOTE_ADDR", "")).is_loopback
+        return urlsplit(f"//{request.headers.get('Host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from django.db import IntegrityError, transaction
 
+from paygent.core.bounds import stored_length
 from paygent_django.database import database_alias, project_name
 from paygent_django.models import Project
 from paygent_django.services._base import ServiceError, rows
@@ -47,7 +48,7 @@ def checked_name(field: str, value: object, length_max: int) -> str:
     """
     if not isinstance(value, str) or not value:
         raise ServiceError(field, "must be a text that is not empty")
-    if len(value) > length_max:
+    if stored_length(value) > length_max:
         raise ServiceError(field, f"must have at most {length_max} characters")
     try:
         value.encode()

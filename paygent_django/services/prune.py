@@ -47,14 +47,17 @@ def prune(
     """
     Remove what is older than *before_us*: decisions, deliveries, ended sessions, and events of past periods.
 
+    A delivery is also the memory that something was told, and stays until its period was over by then.
+
     An event goes with its whole billing period, and its amounts leave the totals with it, so that totals stay
     the sum of the rows. Roll-ups stay. A removed event that is sent once more counts once more. The users
     whose events go come *passing* by, for a bar that moves.
     """
     gates = rows(GateEvent).filter(project=project, timestamp_us__lt=before_us)
     done = rows(WebhookDelivery).filter(
-        endpoint__project=project, created_us__lt=before_us, next_attempt_us__isnull=True
-    )
+        endpoint__project=project, created_us__lt=before_us, period_end_us__lt=before_us,
+        next_attempt_us__isnull=True,
+    )  # fmt: skip
     sessions = rows(Session).filter(user__project=project, ends_us__lt=before_us)
     leases = rows(Lease).filter(user__project=project, expires_us__lt=before_us)
     users = passing(_users(project, before_us))

@@ -152,7 +152,7 @@ def _totals(sql: Sql, users: Sequence[EndUser]) -> Counts:
 def _usage(sql: Sql, pks: Sequence[int], since_us: int) -> Counts:
     where, values = sql.among("user_id", pks)
     sums: dict[Key, list[int]] = defaultdict(lambda: [0] * len(MEASURES))
-    for pk, day, *measures in _by_day(sql, "user_id", f"{where} AND timestamp_us >= %s", (*values, since_us)):
+    for pk, day, *measures in by_day(sql, "user_id", f"{where} AND timestamp_us >= %s", (*values, since_us)):
         starts = from_us(day * 86_400_000_000).date()
         for key in ((pk, UserUsage.DAY, starts), (pk, UserUsage.MONTH, starts.replace(day=1))):
             for index, amount in enumerate(measures):
@@ -201,7 +201,7 @@ def _of_project(project: Project) -> Iterator[Difference]:
 def _daily(sql: Sql, project: Project) -> Counts:
     where = "project_id = %s AND timestamp_us >= %s"
     sums: Counts = {}
-    found = _by_day(sql, "plan_id, model, tag", where, (project.pk, project.pruned_before_us))
+    found = by_day(sql, "plan_id, model, tag", where, (project.pk, project.pruned_before_us))
     for plan_id, model, tag, day, *measures in found:
         starts = from_us(day * 86_400_000_000).date()
         key = starts, plan_id, unescape(model or ""), unescape(tag)
@@ -221,7 +221,7 @@ def _stored_daily(project: Project) -> Counts:
 # -- SQL --------------------------------------------------------------------------------------------------
 
 
-def _by_day(sql: Sql, group: str, where: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+def by_day(sql: Sql, group: str, where: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
     """Sums of the measures by *group* and day (in days since the epoch)."""
     divide = "DIV" if sql.vendor == "mysql" else "/"
     day = f"(timestamp_us {divide} 86400000000)"

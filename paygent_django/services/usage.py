@@ -183,6 +183,7 @@ def _admits(plan: Plan, usage: Usage, model: str | None, need: Mapping[str, int]
 def _page(accounts: Accounts, users: Sequence[EndUser], window: Window | None) -> list[Usage]:
     """Usage of users of one page, whose accounts are read at the ledger's time."""
     accounts.load([user.external_user_id for user in users])
+    accounts.know_plans({name for user in users if (name := _assigned(accounts, user)) is not None})
     reader = DjangoRows(accounts, shard=0)
     windows = {}
     for user in users:
@@ -190,6 +191,11 @@ def _page(accounts: Accounts, users: Sequence[EndUser], window: Window | None) -
         windows[user.pk] = window or billing_period(account.period, accounts.now_us)
     totals = _totals(windows)
     return [_usage(reader, user, windows[user.pk], totals[user.pk]) for user in users]
+
+
+def _assigned(accounts: Accounts, user: EndUser) -> str | None:
+    held = accounts.held(user.external_user_id)
+    return None if held is None else held.account.plan
 
 
 def _usage(reader: DjangoRows, user: EndUser, window: Window, totals: Mapping[str, int]) -> Usage:

@@ -5,18 +5,38 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.dispatch import Signal
 
 from paygent.context import checked_user_id
 from paygent.core.models import PlanConfig
 from paygent.core.windows import from_us
 from paygent_django.database import database_alias
-from paygent_django.ledger._events import digest
-from paygent_django.models import EndUser, GateEvent, Grant, Project, Session, Subscription, Total, UsageEvent
+from paygent_django.models import (
+    EndUser,
+    GateEvent,
+    Grant,
+    Job,
+    Project,
+    Session,
+    Subscription,
+    Total,
+    UsageEvent,
+)
 from paygent_django.services._base import ServiceError, locked, rows
+from paygent_django.services._forgetting import forget
 from paygent_django.services.projects import checked_name
 from paygent_django.services.values import event_as_dict
 
+# Both are sent with ``user``, to apps that keep something of him too. The first in the transaction that makes
+# him anonymous: remove it. The second with an export: return it, as a dict.
+anonymising = Signal()
+exporting = Signal()
+
 _PROFILE = {"name": 300, "email": 320}
+_GATE = (
+    "gate_id", "timestamp_us", "session_id", "status", "gate_reason", "blocked", "message",
+    "metadata", "count",
+)  # fmt: skip
 
 
 def find_user(project: Project, external_user_id: str) -> EndUser | None:
@@ -92,44 +112,42 @@ def anonymise(user: EndUser) -> None:
     """
     Remove what says who the user is; what he used stays, under a name that means nothing.
 
-    Profile, metadata and descriptions of events, messages and names of sessions go. Calls that are made under
-    the old name later begin a new user.
+    Profile, metadata, texts that the app has given (see ``_forgetting``) and webhooks that tell of him go;
+    apps that keep more of him hear of it by :data:`anonymising`. Calls that are made under the old name later
+    begin a new user.
     """
     with locked(user) as (accounts, _):
-        for session in list(
-            rows(Total).filter(user=user, window__startswith="s").values_list("window", flat=True)
-        ):
-            _rename_session(user, session)
-        gone = {"metadata": None, "session_id": None}
-        _overwrite(UsageEvent, user, description=None, **gone)
-        _overwrite(GateEvent, user, message=None, **gone)
-        rows(Session).filter(user=user).delete()
         _change(
             user, external_user_id=f"anonymised-{user.uuid}", name="", email="", metadata={},
             auth_user_id=None, anonymised_us=accounts.now_us,
         )  # fmt: skip
+        forget(accounts, user)
+        anonymising.send(EndUser, user=user)
 
 
 def export_user(user: EndUser) -> dict[str, Any]:
-    """Everything that is kept of one user, as JSON can write it."""
-    return {
+    """Everything that is kept of one user, as JSON can write it; apps add theirs by :data:`exporting`."""
+    export = {
         "user_id": user.external_user_id,
         "paygent_user_id": str(user.uuid),
+        "auth_user_id": user.auth_user_id,
         "name": user.name,
         "email": user.email,
         "metadata": user.metadata,
         "sdk_enabled": user.sdk_enabled,
+        "limits": user.own_config,
         "created_at": from_us(user.created_us).isoformat(),
         "subscriptions": [_subscription(row) for row in _of(user, Subscription).select_related("plan")],
-        "grants": list(_of(user, Grant).values("window", "amount_nusd", "reason", "created_us")),
+        "grants": list(_of(user, Grant).values("key", "window", "amount_nusd", "reason", "created_us")),
         "totals": list(_of(user, Total).values("scope", "window", "amount")),
+        "sessions": list(_of(user, Session).values("own_id", "session_id", "started_us", "ends_us")),
+        "jobs": list(_of(user, Job).values("provider", "job_id", "session_id", "model", "metadata")),
         "events": [event_as_dict(row) for row in _of(user, UsageEvent).iterator()],
-        "gate_events": list(
-            _of(user, GateEvent).values(
-                "gate_id", "timestamp_us", "status", "gate_reason", "blocked", "message"
-            )
-        ),
+        "gate_events": list(_of(user, GateEvent).values(*_GATE)),
     }
+    for _, kept in exporting.send(EndUser, user=user):
+        export.update(kept)
+    return export
 
 
 def _of(user: EndUser, model: Any) -> Any:
@@ -139,7 +157,8 @@ def _of(user: EndUser, model: Any) -> Any:
 def _subscription(row: Subscription) -> dict[str, Any]:
     ends = None if row.ends_us >= Subscription.FOREVER_US else from_us(row.ends_us).isoformat()
     plan = row.plan.name if row.plan else None
-    return {"plan": plan, "starts": from_us(row.starts_us).isoformat(), "ends": ends}
+    starts = from_us(row.starts_us).isoformat()
+    return {"plan": plan, "starts": starts, "ends": ends, "reference": row.reference}
 
 
 def _change(user: EndUser, **changes: Any) -> None:
@@ -148,20 +167,6 @@ def _change(user: EndUser, **changes: Any) -> None:
         rows(EndUser).filter(pk=user.pk).update(**changes)
         for name, value in changes.items():
             setattr(user, name, value)
-
-
-def _overwrite(model: Any, user: EndUser, **changes: Any) -> None:
-    """The one change of rows that are append-only: what the law has removed."""
-    model._base_manager.using(database_alias()).filter(user=user).update(**changes)
-
-
-def _rename_session(user: EndUser, session: str) -> None:
-    """A session may be named by the app, after who knows what; its sums stay its own."""
-    started = session.partition(":")[0]
-    plain = f"{started}:{digest(session)}"
-    events = UsageEvent._base_manager.using(database_alias())
-    events.filter(user=user, session=session).update(session=plain)
-    rows(Total).filter(user=user, window=session).update(window=plain, key=digest("session_spend", plain))
 
 
 def _profile(**given: object) -> dict[str, Any]:

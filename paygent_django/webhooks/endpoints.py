@@ -47,7 +47,8 @@ def change_endpoint(endpoint: WebhookEndpoint, **changes: Any) -> WebhookEndpoin
     for name, value in changes.items():
         setattr(endpoint, name, value)
     if changes:
-        endpoint.save(update_fields=list(changes))
+        endpoint.paused_until_us = endpoint.timeouts = 0
+        endpoint.save(update_fields=[*changes, "paused_until_us", "timeouts"])
     noticing.forget(endpoint.project_id)
     return endpoint
 
@@ -57,6 +58,7 @@ def send_test(endpoint: WebhookEndpoint) -> WebhookDelivery:
     made: WebhookDelivery = rows(WebhookDelivery).create(
         endpoint=endpoint, event=TEST, body={"message": "This is a test of Paygent's webhooks."}
     )
+    rows(WebhookEndpoint).filter(pk=endpoint.pk).update(paused_until_us=0)  # whoever asks may have mended it
     embedded.start()
     return made
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from paygent.core.balance import UNLIMITED
+from paygent.core.windows import Window
 from paygent.ledger import GateRow
 from paygent.wire.events import gate_as_json
 from paygent_django import services
@@ -31,11 +32,18 @@ _USERS_PER_QUERY = 400
 
 
 class News(NamedTuple):
-    """Something to tell. ``key`` names what it is about, so that it is told once."""
+    """Something to tell of a user in a period. ``about`` says of what, so that it is told once."""
 
     event: str
-    key: str
+    user: EndUser
+    period: Window
+    about: str
     data: dict[str, Any]
+
+    @property
+    def key(self) -> str:
+        """What it is about, in a word."""
+        return f"{self.user.uuid}/{self.period.key}/{self.about}"
 
 
 _lock = threading.Lock()
@@ -96,7 +104,8 @@ def _of_usages(project: Project, user_ids: Collection[str]) -> Iterator[News]:
     names = sorted(user_ids)
     for start in range(0, len(names), _USERS_PER_QUERY):
         chosen = names[start : start + _USERS_PER_QUERY]
-        users = list(rows(EndUser).filter(project=project, external_user_id__in=chosen))
+        found = rows(EndUser).filter(project=project, external_user_id__in=chosen)
+        users = list(found.order_by("pk"))  # as the ledger locks them: their deliveries refer to their rows
         for usage in services.usage_of_many(users):
             yield from _crossed(usage)
 
@@ -113,7 +122,7 @@ def _crossed(usage: Usage) -> Iterator[News]:
                     "plan": usage.plan, "scope": scope, "threshold_pct": share, "used": used, "limit": limit,
                     "unit": "nusd" if scope == "total_spend" else "tokens", "period": usage.window.key,
                 }  # fmt: skip
-                yield News(f"threshold_{share}", f"{usage.user.uuid}/{usage.window.key}/{scope}", data)
+                yield News(f"threshold_{share}", usage.user, usage.window, scope, data)
 
 
 def _of_gates(project: Project, gates: Iterable[GateRow]) -> Iterator[News]:
@@ -124,10 +133,10 @@ def _of_gates(project: Project, gates: Iterable[GateRow]) -> Iterator[News]:
         user = users[row.user_id]
         if user is None:
             continue
-        period = services.period_of(user, row.timestamp_us).key
-        data = {**gate_as_json(row), "paygent_user_id": str(user.uuid), "period": period}
+        period = services.period_of(user, row.timestamp_us)
+        data = {**gate_as_json(row), "paygent_user_id": str(user.uuid), "period": period.key}
         for event in (row.status, *(("blocked",) if row.blocked else ())):
-            yield News(event, f"{user.uuid}/{period}/{row.gate_reason}", data)
+            yield News(event, user, period, str(row.gate_reason), data)
 
 
 def _queue(project: Project, endpoints: Sequence[WebhookEndpoint], news: Iterable[News]) -> None:
@@ -144,12 +153,18 @@ def _queue(project: Project, endpoints: Sequence[WebhookEndpoint], news: Iterabl
     rows(WebhookDelivery).bulk_create(
         [
             WebhookDelivery(
-                uuid=made, endpoint=endpoint, event=piece.event, body={"project": project.name, **piece.data}
+                uuid=made, endpoint=endpoint, user=piece.user, event=piece.event,
+                body={"project": project.name, **piece.data}, period_end_us=piece.period.end_us,
             )
             for made, (endpoint, piece) in wanted.items()
         ],
         ignore_conflicts=True,
-    )
+    )  # fmt: skip
+    # Who was made anonymous since he was read is told of no more (see services.anonymise).
+    users = {piece.user.pk for _, piece in wanted.values()}
+    gone = list(rows(EndUser).filter(pk__in=users, anonymised_us__isnull=False).values_list("pk", flat=True))
+    if gone:
+        rows(WebhookDelivery).filter(user_id__in=gone).delete()
     with _lock:
         if len(_told) > _TOLD_MAX:
             _told.clear()

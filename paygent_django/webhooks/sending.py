@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.idna  # noqa: F401  # else getaddrinfo loads it, on a thread, while somebody may fork
 import json
 import ssl
 import time

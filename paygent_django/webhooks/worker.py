@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import random
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from django.db import close_old_connections, connections
+from django.db.models import F, Window
+from django.db.models.functions import RowNumber
 
-from paygent_django.models import WebhookDelivery
+from paygent_django.models import WebhookDelivery, WebhookEndpoint
 from paygent_django.models.moments import now_us
 from paygent_django.services._base import rows
 from paygent_django.webhooks import sending
@@ -29,6 +33,12 @@ AT_ONCE = 4
 # A try that has not ended by then has died with its process: the delivery is due again.
 CLAIMED_S = 60
 GONE = 410
+# A try that fails after so long holds up the others: its address is left alone for a while.
+HANGS_S = 4.0
+HANG_PAUSE_FIRST_S = 30.0
+HANG_PAUSE_MAX_S = 3600.0
+AGAIN_S = 0.2  # what fails at the end of the process is tried again, as long as it may take
+TURN_S = 5.0  # nothing new is begun in a turn that lasts longer
 
 _wake = threading.Event()
 _stop = threading.Event()
@@ -37,6 +47,8 @@ _owner = 0
 _turns: list[Callable[[], None]] = []
 _delivers = True
 _is_ending = False  # the process ends: no more threads can be started
+_has_ended = False  # the interpreter shuts down: the database may be gone
+_jitter = random.Random()  # noqa: S311  # not the one of the app, which may have seeded it, or may watch it
 
 
 def each_turn(step: Callable[[], None]) -> None:
@@ -86,18 +98,24 @@ def poke() -> None:
 
 
 def deliver_due(limit: int = 100, *, ended: Callable[[], bool] = bool) -> int:
-    """Try what is due now, several at once, until it has *ended*; returns how many were tried."""
-    due = list(_due()[:limit])
+    """
+    Try what is due now, several at once, until it has *ended*; returns how many were tried.
+
+    Addresses come in turn, one delivery of each before the second of any. One that lets us wait in vain is
+    passed over from then on.
+    """
+    due = list(_in_turn()[:limit])
+    hanging: set[int] = set()
     if len(due) <= 1 or _is_ending:
-        return sum(_take(delivery, ended) for delivery in due)
+        return sum(_take(delivery, ended, hanging) for delivery in due)
     with ThreadPoolExecutor(min(AT_ONCE, len(due)), "paygent-webhook") as pool:
-        return sum(pool.map(lambda delivery: _take_apart(delivery, ended), due))
+        return sum(pool.map(lambda delivery: _take_apart(delivery, ended, hanging), due))
 
 
 def pause_s(attempts: int) -> float:
     """How long to wait after so many tries: twice as long each time, with jitter."""
     longest: float = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2 ** (attempts - 1))
-    return longest * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
+    return longest * _jitter.uniform(0.5, 1.0)
 
 
 def _run() -> None:
@@ -106,11 +124,11 @@ def _run() -> None:
         _wake.clear()
         is_last = _is_ending
         tried = _turn()
-        if is_last:
+        if is_last and tried is not None:
             break
         idle_s = min(IDLE_POLL_S, 2 * idle_s) if tried == 0 else POLL_S
         if not tried:
-            _wake.wait(idle_s if _delivers else None)
+            _wake.wait(AGAIN_S if is_last else idle_s if _delivers else None)
     connections.close_all()
 
 
@@ -120,9 +138,18 @@ def _turn() -> int | None:
     try:
         for step in _turns:
             step()
-        return deliver_due(5 * AT_ONCE, ended=_stop.is_set) if _delivers else 0
+        ends_s = time.monotonic() + TURN_S
+
+        def ended() -> bool:
+            return _stop.is_set() or (time.monotonic() > ends_s and not _is_ending)
+
+        return deliver_due(5 * AT_ONCE, ended=ended) if _delivers else 0
     except Exception:
-        log.exception("webhooks: deliveries have to wait")
+        if _has_ended:
+            log.debug("webhooks: deliveries are left to other processes", exc_info=True)
+            _stop.set()
+        else:
+            log.exception("webhooks: deliveries have to wait")
         return None
 
 
@@ -132,8 +159,17 @@ def count_due() -> int:
 
 
 def _due() -> Any:
-    due = rows(WebhookDelivery).filter(next_attempt_us__lte=now_us(), endpoint__is_enabled=True)
-    return due.select_related("endpoint").order_by("next_attempt_us")
+    moment_us = now_us()
+    return rows(WebhookDelivery).filter(
+        next_attempt_us__lte=moment_us, endpoint__is_enabled=True, endpoint__paused_until_us__lte=moment_us
+    )
+
+
+def _in_turn() -> Any:
+    """The oldest of each address, then the second oldest of each, and so on."""
+    place = Window(RowNumber(), partition_by=F("endpoint_id"), order_by=[F("next_attempt_us"), F("pk")])
+    due = _due().annotate(place=place).select_related("endpoint")
+    return due.order_by("place", "next_attempt_us", "pk")
 
 
 def _claim(delivery: WebhookDelivery) -> bool:
@@ -146,29 +182,54 @@ def _claim(delivery: WebhookDelivery) -> bool:
     return True
 
 
-def _take_apart(delivery: WebhookDelivery, ended: Callable[[], bool]) -> bool:
+def _take_apart(delivery: WebhookDelivery, ended: Callable[[], bool], hanging: set[int]) -> bool:
     """On a thread of the pool, which ends with its connection."""
     try:
-        return _take(delivery, ended)
+        return _take(delivery, ended, hanging)
     finally:
         connections.close_all()
 
 
-def _take(delivery: WebhookDelivery, ended: Callable[[], bool]) -> bool:
-    """Try, unless another process does or this one ends; whether it was tried."""
-    if ended() or not _claim(delivery):
+def _take(delivery: WebhookDelivery, ended: Callable[[], bool], hanging: set[int]) -> bool:
+    """Try, unless another process does, this one ends or the address hangs; whether it was tried."""
+    if ended() or delivery.endpoint_id in hanging or not _claim(delivery):
         return False
-    _try(delivery)
+    if _try(delivery):
+        hanging.add(delivery.endpoint_id)
     return True
 
 
-def _try(delivery: WebhookDelivery) -> None:
+def _pause(endpoint: WebhookEndpoint) -> None:
+    """Leave an address alone, twice as long each time."""
+    longest_s = min(HANG_PAUSE_MAX_S, HANG_PAUSE_FIRST_S * 2 ** min(endpoint.timeouts, 16))
+    until_us = now_us() + int(longest_s * _jitter.uniform(0.5, 1.0) * 1_000_000)
+    timeouts = min(endpoint.timeouts + 1, 100)  # of several at once, one is counted
+    rows(WebhookEndpoint).filter(pk=endpoint.pk).update(timeouts=timeouts, paused_until_us=until_us)
+    log.warning("webhooks: %s lets us wait, and is left alone for a while", endpoint.uuid)
+
+
+def _try(delivery: WebhookDelivery) -> bool:
+    """Send it, and note how that went; whether its address let us wait in vain."""
+    since_s = time.monotonic()
     try:
         outcome = sending.send(delivery)
     except Exception as error:
         log.exception("webhooks: a delivery failed in an unforeseen way")
         outcome = Outcome(None, type(error).__name__)
+    hangs = outcome.status is None and time.monotonic() - since_s >= HANGS_S
     _note(delivery, outcome)
+    if hangs:
+        _pause(delivery.endpoint)
+    elif delivery.endpoint.timeouts:
+        rows(WebhookEndpoint).filter(pk=delivery.endpoint_id).update(timeouts=0, paused_until_us=0)
+    return hangs
+
+
+@atexit.register
+def _end() -> None:
+    """What fails from now on is no news: whoever owns the database may have removed it."""
+    global _has_ended  # noqa: PLW0603  # one per process
+    _has_ended = True
 
 
 def _note(delivery: WebhookDelivery, outcome: Outcome) -> None:

@@ -1,12 +1,14 @@
+import io
 import time
 
 import pytest
 from django.db import connections
 from django.test import override_settings
-from rest_world import PRO, event, lease
+from rest_world import PRO, ROOT, event, lease
 
 from paygent_django import services
 from paygent_django.api import limits
+from paygent_django.api.limits import BODY_MAX
 
 SCOPE_OF = [
     ("GET", "/config/plans", "read"),
@@ -195,3 +197,16 @@ def test_a_revoked_key_opens_nothing_a_second_later(sqlite_api, monkeypatch):
     later_s = time.monotonic() + 1.01
     monkeypatch.setattr("paygent_django.api.auth.time.monotonic", lambda: later_s)
     assert api.get("/users").status_code == 401
+
+
+@pytest.mark.parametrize(
+    "body, ends_by_itself, status", [(b" " * BODY_MAX + b"[]", True, 413), (b"[]", False, 411)]
+)
+def test_a_body_in_chunks_is_bounded(sqlite_api, body, ends_by_itself, status):
+    """One whose length nobody says is no larger than any other, and refused where nobody sees its end."""
+    given = {"wsgi.input": io.BytesIO(body), "wsgi.input_terminated": ends_by_itself}
+    answer = sqlite_api._client.generic(
+        "POST", f"{ROOT}/events/batch", HTTP_TRANSFER_ENCODING="chunked",
+        HTTP_AUTHORIZATION=f"Bearer {sqlite_api.key}", **given,
+    )  # fmt: skip
+    assert answer.status_code == status

@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from rest_world import event, gate, now
+from rest_world import event, gate, lease, now
 
 
 def test_events_are_counted(api):
@@ -171,16 +171,36 @@ def test_a_decision_says_all_that_clients_read(api):
         ({"session": "mine"}, "session"),
         ({"source": "correction"}, "source"),
         ({"source": "x" * 40}, "source"),
-        ({"metadata": {"feature": "\ud800"}}, "metadata.feature"),
         ({"user_id": "\ud800"}, "user_id"),
+        ({"user_id": "\0" * 400}, "user_id"),
+        ({"session_id": "\u2400" * 400}, "session_id"),
+        ({"session": "s1:" + "\0" * 400, "period": "p0"}, "session"),
+        ({"session": "s1:" + "x" * 990, "period": "p0"}, "session"),
         ({"tool_calls": ["x" * 600]}, "tool_calls"),
     ],
 )
 def test_no_event_is_more_than_the_database_can_store(api, changes, field):
-    """What would not fit is rejected with its field, and is no fault of the server."""
-    answer = api.post("/events/batch", [event(**changes)])
+    """What would not fit is rejected alone and with its field, and is no fault of the server."""
+    answer = api.post("/events/batch", [event("ben"), event(**changes)])
     assert answer.status_code == 200
     assert [row["field"] for row in answer.json()["rejected"]] == [field]
+    assert answer.json()["accepted"] == 1
+
+
+def test_no_decision_is_more_than_the_database_can_store(api):
+    """A count beyond a column is rejected alone; the largest that fits is kept."""
+    answer = api.post("/gate-events/batch", [gate(count=2**31 - 1), gate(count=2**31)])
+    assert answer.status_code == 200
+    assert (answer.json()["accepted"], answer.json()["rejected"][0]["field"]) == (1, "count")
+
+
+def test_the_longest_names_that_fit_are_kept(api):
+    """512 characters, or 350 that a database stores as two each, are a user and a session like any other."""
+    names = ["x" * 512, "\0" * 350]
+    posted = [event(name, session_id=name, session=f"s{'9' * 16}:{name}", period="p0") for name in names]
+    assert api.post("/events/batch", posted).json() == {"accepted": 2, "duplicates": 0, "rejected": []}
+    replies = api.post("/leases", [lease(name, session_id=name) for name in names]).json()
+    assert [reply["user_id"] for reply in replies] == names
 
 
 def test_texts_of_any_kind_are_kept(api):

@@ -154,12 +154,13 @@ def test_changes_at_the_same_moment_are_both_kept(postgres_alias):
 
 def until_somebody_waits_for(connection):
     """Return when another connection waits for a lock that this one holds."""
-    waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
     ends_s = time.monotonic() + 30
     with connection.cursor() as cursor:
         while time.monotonic() < ends_s:
-            cursor.execute(waiting)
-            if cursor.fetchone()[0]:
+            cursor.execute(
+                "SELECT 1 FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+            )
+            if cursor.fetchone():
                 return
             time.sleep(0.01)
     raise AssertionError("nobody waits")

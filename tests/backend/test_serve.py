@@ -82,6 +82,8 @@ def test_a_key_that_a_container_chose_is_not_printed(sqlite_backend):
         ({}, ("--database", "mysql://x/y"), "must be sqlite:///"),
         ({}, ("--database", "sqlite://"), "sqlite:////path/to/file"),
         ({}, ("--database", "postgresql://x/y?prepare=maybe"), "prepare must be on or off"),
+        ({"PAYGENT_URL": "pay.example.com"}, (), "PAYGENT_URL: must be written https://"),
+        ({"PAYGENT_PROXIES": "nginx"}, (), "PAYGENT_PROXIES: 'nginx'"),
     ],
 )
 def test_what_cannot_be_meant_is_said(tmp_path, environment, options, said):
@@ -126,8 +128,75 @@ def test_metrics_are_for_the_loopback(sqlite_backend):
         in mine.text
     )
     assert "secret" not in mine.text
-    forwarded = httpx.get(f"{sqlite_backend.url}/metrics", headers={"X-Forwarded-For": "1.2.3.4"})
-    assert forwarded.status_code == 403
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Forwarded-For": "1.2.3.4"}, {"X-Forwarded-Proto": "https"}, {"Host": "paygent"}], ids=str
+)
+def test_metrics_are_for_nobody_behind_a_proxy(sqlite_backend, headers):
+    """A request that was forwarded, or asks for a name that is not this machine's, is not from here."""
+    assert httpx.get(f"{sqlite_backend.url}/metrics", headers=headers).status_code == 403
+
+
+def test_strangers_add_no_counters(sqlite_backend):
+    """Whatever addresses and methods are made up by callers, the counters stay those of the routes."""
+    made_up = [("GET", "/adminX17"), ("GET", "/static17/x"), ("GET", "/admin%0Aevil17"), ("Q17Z", "/")]
+    for method, path in made_up:
+        httpx.request(method, sqlite_backend.url + path)
+    counters = httpx.get(f"{sqlite_backend.url}/metrics").text
+    assert 'method="{unknown}",route="/"' in counters
+    assert "17" not in "".join(re.findall(r'(?:route|method)="([^"]*)"', counters))
+
+
+def test_the_admin_is_signed_in_to_behind_a_proxy(server):
+    """With ``PAYGENT_URL`` a browser signs in at that address, and its cookies travel over TLS alone."""
+    server._environment |= {
+        "PAYGENT_URL": "https://pay.example.com/",
+        "PAYGENT_ADMIN_PASSWORD": "correct horse",
+    }
+    server.start()
+    with httpx.Client(base_url=server.url, trust_env=False, headers={"Host": "pay.example.com"}) as browser:
+        page = browser.get("/admin/login/")
+        form = {
+            "username": "admin",
+            "password": "correct horse",
+            "csrfmiddlewaretoken": re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)[1],
+        }
+        cookie = page.headers["set-cookie"]
+        sent = {"Origin": "https://pay.example.com", "Cookie": cookie.partition(";")[0]}
+        answer = browser.post("/admin/login/", data=form, headers=sent)
+    assert (answer.status_code, "Secure" in cookie) == (302, True)
+    assert all("Secure" in told for told in answer.headers.get_list("set-cookie"))
+
+
+def test_a_proxy_elsewhere_is_believed(server):
+    """Of an address in ``PAYGENT_PROXIES`` the server believes that TLS was spoken; of others it does not."""
+    server._environment["PAYGENT_PROXIES"] = "10.1.0.0/16"
+    server.start()
+    login = f"{server.url}/admin/login/"
+    headers = {"Host": "pay.example.com", "X-Forwarded-Proto": "https", "Origin": "https://pay.example.com"}
+    assert signing_in(login, headers).status_code == 403
+    server.stop()
+    server._environment["PAYGENT_PROXIES"] = "10.1.0.0/16,127.0.0.1"
+    server.start()
+    assert signing_in(login, headers).status_code == 200
+
+
+def signing_in(login, headers):
+    """The answer to a wrong password: the form again, unless the request is refused as a forgery."""
+    page = httpx.get(login, headers=headers)
+    token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', page.text)[1]
+    form = {"username": "admin", "password": "wrong", "csrfmiddlewaretoken": token}
+    cookie = {"Cookie": page.headers["set-cookie"].partition(";")[0]}
+    return httpx.post(login, data=form, headers={**headers, **cookie})
+
+
+def test_a_body_in_chunks_is_read(sqlite_backend):
+    """A client that streams its batch says no length: what it sends counts."""
+    with sqlite_backend.client() as client:
+        body = json.dumps([event("chunked")]).encode()
+        parts = iter([body[:40], body[40:]])
+        assert client.post("/events/batch", content=parts).json()["accepted"] == 1
 
 
 def test_metrics_have_a_key_of_their_own(server):

@@ -1,5 +1,8 @@
 import ipaddress
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -162,3 +165,21 @@ def test_a_delivery_proves_who_sent_it():
     for odd in ("", "t=,v1=", "t=1", "v1=x", "t=é,v1=é", "t=" + "9" * 40 + ",v1=x"):
         assert not webhooks.verify(secret, odd, body, now_s)
     assert (headers["Paygent-Delivery"], headers["Paygent-Event"]) == (str(sent.uuid), "test")
+
+
+def test_nothing_is_left_to_be_loaded_by_the_first_delivery(tmp_path):
+    """What looks up an address is there before a thread delivers: a fork may come while it is loaded."""
+    code = (
+        "import sys, django; django.setup(); import paygent_django.webhooks.sending;"
+        "print('encodings.idna' in sys.modules)"
+    )
+    environment = {
+        "HOME": str(tmp_path),
+        "PAYGENT_DATABASE": f"sqlite:///{tmp_path}/d.db",
+        "DJANGO_SETTINGS_MODULE": "paygent_django.server.settings",
+    }
+    told = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True,
+        timeout=60, check=True,
+    )  # fmt: skip
+    assert told.stdout.strip() == "True"

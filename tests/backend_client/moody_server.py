@@ -7,7 +7,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from paygent.ledgers.memory import MemoryLedger
-from paygent.wire.events import each, event_from_json
+from paygent.wire.events import event_from_json
+from paygent.wire.fields import each
 from paygent.wire.leases import reply_as_json, request_from_json
 
 API = "/api/v1"

@@ -2,6 +2,8 @@
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -179,3 +181,46 @@ def test_an_answer_ends_the_pauses(server):
     failed(link)
     assert link._pause_until_s - clock.now_s <= _backend_link.PAUSE_FIRST_S
     link.close()
+
+
+FORKED_IN_THE_IMPORT = """
+import os, signal, sys, threading, time
+from paygent.ledger import LedgerError
+from paygent.ledgers._backend_link import Link
+
+begun = threading.Event()
+
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name in ("encodings.idna", "httpcore"):
+            begun.set()
+            time.sleep(0.5)
+
+
+def ask():
+    try:
+        Link("http://localhost:9", "pg_test_x").get("/users")
+    except LedgerError:
+        return 0
+    return 1
+
+
+sys.meta_path.insert(0, Slow())
+thread = threading.Thread(target=ask)
+thread.start()
+begun.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(ask())
+thread.join()
+print(os.waitpid(child, 0)[1])
+"""
+
+
+def test_a_child_forked_before_the_first_request_can_ask():
+    """A fork while a thread loads the HTTP client leaves no import behind that never ends in the child."""
+    command = [sys.executable, "-W", "ignore", "-c", FORKED_IN_THE_IMPORT]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert told.stdout.strip() == "0"

@@ -196,3 +196,15 @@ def test_a_redirect_is_not_followed(server, connected, short_pauses):
     pg.flush()
     assert other.asked == []
     other.stop()
+
+
+@pytest.mark.parametrize(
+    "said", [{"description": "x" * 20_000}, {"metadata": {"feature": "chat \ud800"}}], ids=["long", "odd"]
+)
+def test_an_event_is_not_lost_for_what_is_said_of_it(server, connected, said):
+    """A text that is longer than the backend takes is cut, one that nobody can store is mended: it counts."""
+    pg = connected(server)
+    pg.record_event("ada", cost=0.5, **said)
+    wait_until(pg, lambda: spent(server, "ada"))
+    assert spent(server, "ada") == 500_000_000
+    assert pg.queue_stats["dropped"] == 0

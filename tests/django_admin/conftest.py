@@ -15,6 +15,7 @@ from django.test import Client, override_settings  # noqa: E402
 from django_app import app_databases  # noqa: E402
 from django_project.harness import django_database, django_unblocked  # noqa: E402
 
+from paygent import Paygent  # noqa: E402
 from paygent_django import services  # noqa: E402
 
 __all__ = ["django_database", "django_unblocked", "postgres_server", "postgres_url"]
@@ -103,6 +104,15 @@ def signed_in(django_database):
 def boss(signed_in):
     """The superuser's browser."""
     return signed_in(superuser=True, name="maya")
+
+
+@pytest.fixture(autouse=True)
+def _no_instance_is_left():
+    """The middleware of a page makes one, which is not for the tests that follow."""
+    yield
+    pg = Paygent.get_instance()
+    if pg is not None:
+        pg.shutdown()
 
 
 @atexit.register

@@ -135,20 +135,3 @@ def fork(pipe, given):
     if child == 0:
         os._exit(0)
     pipe.send(os.waitpid(child, 0)[1])
-
-
-def fork_and_spend(pipe, given):
-    """Call until the thread for webhooks runs, fork, and spend the rest in the child."""
-    pg = began(given)
-    from paygent_django.webhooks import worker  # once Django is set up
-
-    call(pg)
-    pg.flush()
-    while not worker.is_running():
-        time.sleep(0.01)
-    child = os.fork()
-    if child == 0:
-        until_refused(pg)
-        pg.shutdown()
-        os._exit(0)
-    pipe.send(os.waitpid(child, 0)[1])

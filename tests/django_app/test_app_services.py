@@ -328,6 +328,12 @@ def test_a_user_has_a_name_that_can_be_stored(project, name):
         services.create_user(project, name)
 
 
+def test_a_name_that_no_column_holds_is_refused(project):
+    """A NUL takes two places in a database: a name of as many as would fit is refused, and named."""
+    with pytest.raises(ServiceError, match="name"):
+        services.save_plan(project, "\0" * 300, PlanConfig())
+
+
 def test_metering_is_switched_off_for_one_user(user, ledger):
     """The ledger tells every process that a user is not metered."""
     services.set_metering(user, False)

@@ -174,13 +174,3 @@ def test_a_command_delivers_where_no_thread_shall(alias, receiver):
         assert received(receiver) == Counter()
         call_command("paygent_webhooks", "--once")
     assert received(receiver) == Counter(SHARES)
-
-
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-def test_a_forked_child_tells_by_itself(start, receiver):
-    """A child that is forked from a process with the thread tells of what it spends itself."""
-    allow(12)
-    webhooks.create_endpoint(services.project(), receiver.url, events=["threshold_100"])
-    _, pipe = start(app_calls.fork_and_spend)
-    assert pipe.recv() == 0
-    until(lambda: received(receiver) == Counter(["threshold_100"]))

@@ -8,14 +8,13 @@ from hypothesis import strategies as st
 from paygent.core.events import Event
 from paygent.ledger import GateRow
 from paygent.wire.events import (
-    WireError,
-    each,
     event_as_json,
     event_from_json,
     gate_as_json,
     gate_from_json,
     posted_event_from_json,
 )
+from paygent.wire.fields import WireError, each
 
 ID = "5b0e9f0e-6f0a-4c67-9d2a-0d5b8a6f2c11"
 # What a client that was released before our own fields sends.
@@ -235,3 +234,9 @@ def test_a_fraction_of_a_second_has_any_number_of_digits(fraction):
     """Other clients' clocks write milliseconds or nanoseconds; what is beyond microseconds is cut off."""
     moment = event_from_json(changed(timestamp=f"2026-04-03T10:20:30.{fraction}Z")).timestamp_us
     assert moment == 1_775_211_630_000_000 + int(f"{fraction:0<6.6}")
+
+
+def test_a_tag_that_nothing_can_store_is_replaced():
+    """An event is not lost for its tag: half of a surrogate pair in it becomes a question mark."""
+    event = event_from_json(changed(metadata={"feature": "chat \ud800", "other": 1}))
+    assert event.metadata == {"feature": "chat ?", "other": 1}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from paygent.core.windows import Window
 from paygent.ledger import Account, LeaseReply, LeaseRequest, PlanRow, Session
-from paygent.wire.events import WireError
+from paygent.wire.fields import WireError
 from paygent.wire.leases import reply_as_json, reply_from_json, request_as_json, request_from_json
 
 CONFIG = '{"max_spend_per_period": 5.0}'
@@ -74,7 +74,10 @@ def test_a_plan_that_is_known_is_not_sent_again():
     "field, value",
     [
         ("user_id", ""),
+        ("user_id", "\0" * 400),
+        ("session_id", "\u2400" * 400),
         ("lease_id", None),
+        ("lease_id", "\0" * 51),
         ("seq", -1),
         ("seq", 1.0),
         ("keep", {"total_spend": 1}),

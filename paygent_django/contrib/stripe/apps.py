@@ -14,7 +14,8 @@ class PaygentStripeConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        """Register the system checks."""
-        from paygent_django.contrib.stripe import checks
+        """Register the system checks, and what becomes of a user's links when he is made anonymous."""
+        from paygent_django.contrib.stripe import checks, personal
 
         checks.connect()
+        personal.connect()

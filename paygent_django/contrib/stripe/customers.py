@@ -63,7 +63,8 @@ def _by_our_id(project: Project, given: str) -> EndUser:
         user_uuid = uuid.UUID(given)
     except ValueError as error:
         raise services.ServiceError("paygent_user_id", "is no UUID", "unknown") from error
-    found: EndUser | None = rows(EndUser).filter(project=project, uuid=user_uuid).first()
+    named = rows(EndUser).filter(project=project, uuid=user_uuid, anonymised_us=None)
+    found: EndUser | None = named.first()
     if found is None:
         raise services.ServiceError("paygent_user_id", "there is no such user", "unknown")
     return found

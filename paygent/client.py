@@ -287,7 +287,10 @@ _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 def _after_fork() -> None:
     Paygent._lock = threading.Lock()  # noqa: SLF001  # the parent's may be held by a thread that is not here
     for meter in tuple(_meters):
-        meter.after_fork()
+        try:
+            meter.after_fork()
+        except Exception:  # the others have their parent's calls, too
+            log.exception("paygent could not begin anew in a forked process")
     # Before Python 3.13 a forked child of multiprocessing ends without atexit, but runs its own finalizers.
     util = sys.modules.get("multiprocessing.util")
     if util is not None:

@@ -127,8 +127,11 @@ class Meter:
 
     def after_fork(self) -> None:
         """In the child: fresh locks, queues, ids and files, no lease; the parent's calls are inert."""
-        self.journal.forget_after_fork()
-        self.ledger.forget_after_fork()
+        for forget in (self.journal.forget_after_fork, self.ledger.forget_after_fork):
+            try:
+                forget()
+            except Exception:  # noqa: BLE001  # whatever it is, the parent's calls are not the child's
+                self.own_fault("letting go of the parent's files and connections")
         self._lock = threading.Lock()
         self.wallets = {}
         self._begin_process()

@@ -168,6 +168,24 @@ def test_a_child_does_not_keep_its_dead_parents_journal(tmp_path, init):
         parent.stdout.close()
 
 
+def test_a_child_begins_anew_whatever_fails(init, tmp_path, monkeypatch):
+    """A ledger that cannot let go of its connection leaves the child without the parent's calls."""
+
+    def fail():
+        raise OSError("no descriptor")
+
+    former, pg = init(), init(db_path=tmp_path / "second.db")
+    for meter in (former._meter, pg._meter):  # the fault of one is not that of the other
+        monkeypatch.setattr(meter.ledger, "forget_after_fork", fail)
+    pg.configure_plan("default", plan(100))
+    call(pg)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if pg.pending_events == 0 and pg._meter.pid == os.getpid() else 9)
+    _, status = os.waitpid(child, 0)
+    assert status == 0
+
+
 def test_a_forked_child_that_meters_nothing_leaves_nothing(tmp_path, init):
     """A child that makes no call opens no file, and its end does not touch the parent's."""
     pg = init()

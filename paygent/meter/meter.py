@@ -27,12 +27,7 @@ from paygent.core.pricing import Rates
 from paygent.core.usage import Usage
 from paygent.exporter import Exporter
 from paygent.journal import Journal
-from paygent.ledger import (
-    LeaseReply,
-    Ledger,
-    LedgerError,
-    PlanRow,
-)
+from paygent.ledger import LeaseReply, Ledger, LedgerError, PlanRow
 from paygent.meter import settlement
 from paygent.meter.audit import AuditTrail, Callbacks, fire
 from paygent.meter.call import Call

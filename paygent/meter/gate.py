@@ -37,14 +37,12 @@ class Gate:
 
     def begin(self, call: Call) -> None:
         """Gate *call*, waiting for the ledger where it must be asked."""
-        if self._meter.closed and (heir := self._heir(call)) is not None:
-            heir.gate.begin(call)
-            return
         ask = None
         try:
             ask = self._admit(call)
             while ask is not None:
-                ask = self._resume(ask) if self._wait(ask) else self._impatient(ask)
+                gate = call.meter.gate
+                ask = gate._resume(ask) if gate._wait(ask) else gate._impatient(ask)  # noqa: SLF001
         except VISIBLE:
             raise
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
@@ -55,14 +53,12 @@ class Gate:
 
     async def begin_async(self, call: Call) -> None:
         """The asynchronous twin of :meth:`begin`: the event loop never waits for the ledger."""
-        if self._meter.closed and (heir := self._heir(call)) is not None:
-            await heir.gate.begin_async(call)
-            return
         ask = None
         try:
             ask = self._admit(call)
             while ask is not None:
-                ask = self._resume(ask) if await self._wait_async(ask) else self._impatient(ask)
+                gate = call.meter.gate
+                ask = gate._resume(ask) if await gate._wait_async(ask) else gate._impatient(ask)  # noqa: SLF001
         except VISIBLE:
             raise
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
@@ -71,13 +67,19 @@ class Gate:
             self._abandon(call, ask)
             raise
 
-    def _heir(self, call: Call) -> Meter | None:
-        """Who took over, where this engine is shut down: a call made in that moment is gated there."""
+    def _closed(self, call: Call) -> Ask | None:
+        """The engine is shut down: whoever took over gates the call; it passes unmetered where nobody did."""
         heir: Meter | None = active.get()
-        if heir is None or heir.closed:
+        while heir is not None and heir.closed:
+            before, heir = heir, active.get()
+            if heir is before:
+                heir = None
+        if heir is None:
+            self._meter.warn_once("closed", "an LLM call was made after shutdown(): it passes unmetered")
+            call.state = State.PASSES
             return None
         call.meter = heir
-        return heir
+        return heir.gate._admit(call)  # noqa: SLF001
 
     def when_open(self, call: Call, then: Callable[[], None]) -> None:
         """Have *then* run once the windows of *call* are known, without waiting and without a gate."""
@@ -117,9 +119,7 @@ class Gate:
 
     def _admit(self, call: Call) -> Ask | None:
         if self._meter.closed:
-            self._meter.warn_once("closed", "an LLM call was made after shutdown(): it passes unmetered")
-            call.state = State.PASSES
-            return None
+            return self._closed(call)
         if self._meter.dropped_calls:
             self._meter.settle_dropped()
         boot_s = self._boot()
@@ -172,6 +172,8 @@ class Gate:
         """Nothing came for a while: is the ledger away, or are others only busy?"""
         call, boot_s = ask.call, self._boot()
         wallet = call.wallet
+        if self._meter.closed:  # in this moment; nobody will serve the queue any more
+            return self._closed(call) if self._withdraw(ask) else self._resume(ask)
         waited_s = boot_s - ask.since_s
         is_stalled = self._is_stalled(boot_s)
         # Busy is only what the ledger has called so: an answer to something else says nothing of this call.
@@ -214,8 +216,8 @@ class Gate:
         if ask is not None and not self._withdraw(ask):
             wait((ask.future,), timeout=PATIENCE_S)
         if call.state is State.HELD:
-            self._meter.void(call)
-            self._meter.queue.freed(call.wallet)
+            call.meter.void(call)
+            call.meter.queue.freed(call.wallet)
 
     def _withdraw(self, ask: Ask) -> bool:
         """Take a caller out of the queue; false if it was served in that moment."""

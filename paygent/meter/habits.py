@@ -34,7 +34,8 @@ class OutputSizes:
             last[self.calls % SIZES_KEPT] = output_tokens
         self.calls += 1
         if output_tokens > self._p95 or not self.calls % LEARNED_AFTER:
-            self._p95 = sorted(last)[-(-len(last) * 95 // 100) - 1]
+            seen = sorted(last)  # whose length stands still while other threads learn
+            self._p95 = seen[-(-len(seen) * 95 // 100) - 1]
 
     @property
     def estimate(self) -> int | None:

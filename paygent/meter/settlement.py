@@ -87,13 +87,21 @@ def settle(
                 cost_explicit=int(cost is not None),
             )
         if not bill.estimated and call.source == "auto":
-            learn(call, usage)
+            _learn(meter, call, usage)
         post(meter, call, event)
     except BaseException:
         with call.wallet.lock:
             call.release()
         raise
     return event
+
+
+def _learn(meter: Meter, call: Call, usage: Usage) -> None:
+    """Learn before what is held goes back: whoever waits for it is sized by this answer, too."""
+    try:
+        learn(call, usage)
+    except Exception:  # noqa: BLE001  # what was not learned must not cost the event
+        meter.own_fault("learning from an answer")
 
 
 class Bill(NamedTuple):

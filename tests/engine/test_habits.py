@@ -1,3 +1,6 @@
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from engine_values import plan
 from hypothesis import given
@@ -116,3 +119,27 @@ def test_text_becomes_tokens_as_finished_calls_show():
     for _ in range(100):
         habits.learn_input(100, 50)
     assert habits.tokens_per_byte == pytest.approx(0.5, rel=0.01)
+
+
+def test_threads_learn_at_once():
+    """Answers that many threads note at the same moment raise nothing, and all are counted."""
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as threads:
+            for _ in range(200):
+                output = OutputSizes()
+                list(threads.map(output.learn, range(SIZES_KEPT, 0, -1)))
+                list(threads.map(output.learn, range(SIZES_KEPT * 2)))
+                assert output.estimate is not None
+    finally:
+        sys.setswitchinterval(interval_s)
+
+
+def test_a_fault_in_learning_costs_no_event(pg, monkeypatch):
+    """Whatever goes wrong while learning from an answer, the answer is counted, and the fault is told."""
+    monkeypatch.setattr(OutputSizes, "learn", lambda *_: 1 / 0)
+    converse(pg, "ada", 5, times=1)
+    pg.flush()
+    assert pg.get_usage("ada").period_tokens_total == 15
+    assert pg.queue_stats["last_error"] == "a fault while learning from an answer"

@@ -10,7 +10,6 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import Any, Literal
 
 from paygent import _settings, instrumentation, propagation
@@ -176,9 +175,10 @@ class Paygent(Metering, Users):
         before = self._meter.exporter.flushed
         if not self._meter.closed:
             with Sheltered(self._meter, "flushing"), contextlib.suppress(LedgerError):
-                try:
-                    self._meter.exporter.flush(give_back=give_back).result(timeout=timeout)
-                except FutureTimeoutError:
+                flushed = self._meter.exporter.flush(give_back=give_back)
+                if self._meter.patience.wait(flushed, timeout, to_the_end=True):
+                    flushed.result()
+                else:
                     self._meter.gate.look()
             if give_back:
                 self._meter.journal.rest()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from paygent.delivery import Delivery
 from paygent.journal import EVENTS_PER_BATCH, Journal
@@ -60,6 +60,13 @@ class Desk(Protocol):
         """Once a tick in which the ledger did not fail: the audit trail and whatever else waits."""
 
 
+class Asking(NamedTuple):
+    """The request that the ledger is at: since when, and how far the store's own clock stood then."""
+
+    since_s: float
+    pulse: int
+
+
 class Exporter:
     """
     One thread, started with the first request of a process, merging what waits into one transaction.
@@ -80,7 +87,7 @@ class Exporter:
         self.ledger = ledger
         self.journal = journal
         self.tick_s = tick_s
-        self.asking_since_s: float | None = None  # since when the ledger has been at one request
+        self.asking: Asking | None = None
         self.threaded = True
         self.heard = False  # whether the ledger has ever answered this process
         self._delivery = Delivery(ledger, journal, lease_id)
@@ -104,6 +111,10 @@ class Exporter:
         """Guards starting and ending."""
         made: threading.Lock | None = self.__dict__.get("_made_lock")
         return made or self.__dict__.setdefault("_made_lock", threading.Lock())
+
+    def pulse(self) -> int:
+        """What the store tells of its own progress; see :meth:`paygent.ledger.Ledger.pulse`."""
+        return self.ledger.pulse()
 
     @property
     def flushed(self) -> int:
@@ -245,7 +256,7 @@ class Exporter:
         if not future.set_running_or_notify_cancel():
             return
         self._away = False
-        self.asking_since_s = self._boot()
+        self.asking = Asking(self._boot(), self.pulse())
         try:
             result = function(self.ledger)
         except LedgerError as error:
@@ -256,7 +267,7 @@ class Exporter:
         else:
             future.set_result(result)
         finally:
-            self.asking_since_s = None
+            self.asking = None
 
     # -- lease operations -----------------------------------------------------------------------------
 
@@ -294,7 +305,7 @@ class Exporter:
             return []
         try:
             self._delivery.account_for_the_past(grants=any(request.need for _, request in chunk))
-            self.asking_since_s = self._boot()
+            self.asking = Asking(self._boot(), self.pulse())
             replies = self.ledger.lease([self._delivery.shortened(request) for _, request in chunk])
         except LedgerError as error:
             for member, _ in chunk:
@@ -304,7 +315,7 @@ class Exporter:
         except Exception as error:  # noqa: BLE001  # found out whose it is, and logged
             return self._isolated(chunk, error)
         finally:
-            self.asking_since_s = None
+            self.asking = None
         self._desk.reachable()
         for _, request in chunk:
             self._delivery.settled(request.events)

@@ -176,6 +176,14 @@ class Ledger(Protocol):
     def job(self, provider: str, name: str) -> Job | None:
         """The batch of that id or alias."""
 
+    def pulse(self) -> int:
+        """
+        A number that changes whenever any process has a turn at the store; it never waits and never raises.
+
+        Whoever waits for his turn sees by it that others have theirs: the store is busy, and not away. Where
+        that cannot be told without asking the store it is 0.
+        """
+
     def forget_after_fork(self) -> None:
         """In a forked child: let go of what the parent holds open, without closing it."""
 

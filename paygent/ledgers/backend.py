@@ -182,6 +182,10 @@ class BackendLedger:
     def job(self, provider: str, name: str) -> Job | None:
         return self._local.job(provider, name)
 
+    def pulse(self) -> int:
+        """It would have to be asked."""
+        return 0
+
     def forget_after_fork(self) -> None:
         self.link.forget_after_fork()
         self._local.forget_after_fork()

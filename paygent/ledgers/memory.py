@@ -100,6 +100,10 @@ class MemoryLedger(MemoryInsight):
         """The ledger itself: there is no other handle on it, and closing it does nothing."""
         return self
 
+    def pulse(self) -> int:
+        """Nobody waits for another process here."""
+        return 0
+
     def forget_after_fork(self) -> None:
         """The child has its own copy; a thread that is not there any more may have held the lock."""
         self._lock = threading.RLock()

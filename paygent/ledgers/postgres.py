@@ -165,6 +165,10 @@ class PostgresLedger(PostgresInsight):
         """A ledger on the same database with a connection of its own."""
         return PostgresLedger(self._url, self._now_us)
 
+    def pulse(self) -> int:
+        """It would have to be asked."""
+        return 0
+
     def forget_after_fork(self) -> None:
         """The child opens a connection of its own, and its parent notices nothing."""
         self._link.forget_after_fork()

@@ -120,6 +120,10 @@ class SqliteLedger(SqliteInsight):
         """A ledger on the same file with a connection of its own: there, readers hold up nobody."""
         return SqliteLedger(self.path, self._now_us)
 
+    def pulse(self) -> int:
+        """The last turn at the lock file."""
+        return self._lock.pulse()
+
     def forget_after_fork(self) -> None:
         """Nothing of the parent's is left here: see :func:`_before_fork`."""
 

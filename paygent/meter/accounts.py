@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from paygent.core.bounds import EVENT_COST_USD_MAX, EVENT_TOKENS_MAX
@@ -18,7 +17,6 @@ from paygent.core.windows import billing_period, to_us
 from paygent.ledger import DEFAULT_PLAN, Ledger, LedgerError, PlanRow
 from paygent.meter import settlement
 from paygent.meter.call import Call, State
-from paygent.meter.gate import PATIENCE_S
 from paygent.meter.ids import id_for_key
 
 if TYPE_CHECKING:
@@ -36,17 +34,18 @@ KEYS_MAX = 10_000
 
 
 def ask(meter: Meter, question: Callable[[Ledger], T], otherwise: T) -> T:
-    """Ask the ledger, for at most ``PATIENCE_S``; *otherwise* where it does not answer."""
+    """Ask the ledger; *otherwise* where it does not answer."""
     if meter.degraded or meter.closed:
         return otherwise
     return _answered(meter, meter.exporter.call(question), otherwise)
 
 
 def _answered(meter: Meter, future: Future[T], otherwise: T) -> T:
+    if not meter.patience.wait(future):
+        meter.gate.look()
+        return otherwise
     try:
-        return future.result(timeout=PATIENCE_S)
-    except FutureTimeoutError:
-        meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
+        return future.result()
     except LedgerError as error:
         log.warning("%s", error)
     return otherwise

@@ -18,14 +18,12 @@ from paygent.meter import active, refusals
 from paygent.meter.audit import fire
 from paygent.meter.call import Call, Outcome, State
 from paygent.meter.nesting import open_streams
+from paygent.meter.patience import AWAY, PATIENCE_S
 from paygent.meter.sizing import Blocked
 from paygent.meter.wallet import Ask, Wallet
 
 if TYPE_CHECKING:
     from paygent.meter.meter import Meter
-
-PATIENCE_S = 0.25  # the longest anyone waits for a ledger that does not answer
-LOOK_S = 0.05
 
 
 class Gate:
@@ -97,7 +95,7 @@ class Gate:
         if self._meter.exporter.is_current:
             self._meter.exporter.run_step()
             return ask.future.done()
-        return bool(wait((ask.future,), timeout=self._patience_s(ask)).done)
+        return bool(wait((ask.future,), timeout=self._next_look_s(ask)).done)
 
     async def _wait_async(self, ask: Ask) -> bool:
         """The asynchronous twin; a cancelled caller leaves the future to its wallet."""
@@ -110,12 +108,11 @@ class Gate:
         waiting = asyncio.wrap_future(ask.future)
         # What came of it is read from the ask: asyncio would log a refusal here as one that nobody retrieved.
         waiting.add_done_callback(lambda done: done.cancelled() or done.exception())
-        done, _ = await asyncio.wait((waiting,), timeout=self._patience_s(ask))
+        done, _ = await asyncio.wait((waiting,), timeout=self._next_look_s(ask))
         return bool(done)
 
-    def _patience_s(self, ask: Ask) -> float:
-        """How long to wait before looking whether the ledger is away: long at first, then often."""
-        return max(PATIENCE_S - (self._boot() - ask.since_s), LOOK_S)
+    def _next_look_s(self, ask: Ask) -> float:
+        return self._meter.patience.next_look_s(self._boot() - ask.since_s)
 
     def _admit(self, call: Call) -> Ask | None:
         if self._meter.closed:
@@ -175,7 +172,7 @@ class Gate:
         if self._meter.closed:  # in this moment; nobody will serve the queue any more
             return self._closed(call) if self._withdraw(ask) else self._resume(ask)
         waited_s = boot_s - ask.since_s
-        is_stalled = self._is_stalled(boot_s)
+        is_stalled = self._meter.patience.is_over()
         # Busy is only what the ledger has called so: an answer to something else says nothing of this call.
         is_busy = wallet.busy_on is not None and wallet.answered_s >= ask.since_s
         if waited_s < self._meter.options.busy_timeout_s and (is_busy or not is_stalled):
@@ -184,7 +181,7 @@ class Gate:
             return self._resume(ask)
         is_away = is_stalled or wallet.answered_s < ask.since_s
         if is_away:
-            self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
+            self._meter.desk.trip(AWAY)
         with wallet.lock:
             if not is_away and not call.forced:
                 outcome: Outcome = Denied(wallet.busy_on or TOTAL_SPEND, busy=True)
@@ -195,13 +192,8 @@ class Gate:
 
     def look(self) -> None:
         """Open the breaker where the ledger has been at one request for too long."""
-        if self._is_stalled(self._boot()):
-            self._meter.desk.trip(f"the ledger did not answer within {PATIENCE_S:g} s")
-
-    def _is_stalled(self, boot_s: float) -> bool:
-        """Whether the ledger is at one request for too long; a busy process is no ledger that is away."""
-        asking_since_s = self._meter.exporter.asking_since_s
-        return asking_since_s is not None and boot_s - asking_since_s >= PATIENCE_S
+        if self._meter.patience.is_over():
+            self._meter.desk.trip(AWAY)
 
     def _faulted(self, call: Call, ask: Ask | None) -> None:
         """A fault of ours at the gate: the call goes on, metered where it is held already."""

@@ -32,10 +32,11 @@ from paygent.meter import settlement
 from paygent.meter.audit import AuditTrail, Callbacks, fire
 from paygent.meter.call import Call
 from paygent.meter.desk import Desk
-from paygent.meter.gate import PATIENCE_S, Gate
+from paygent.meter.gate import Gate
 from paygent.meter.habits import Habits
 from paygent.meter.ids import EventIds
 from paygent.meter.live import live_state
+from paygent.meter.patience import Patience
 from paygent.meter.queue import Queue
 from paygent.meter.tariff import Tariff
 from paygent.meter.wallet import Wallet
@@ -111,6 +112,7 @@ class Meter:
         self.queue = Queue(self)
         self.desk = Desk(self)
         self.exporter = Exporter(self.ledger, self.journal, self.lease_id, self.desk, self.boot, tick_s)
+        self.patience = Patience(self.exporter, self.boot)
         self.dropped_calls: deque[tuple[Call, tuple[Any, ...]]] = deque()
         self.changes: deque[Callable[[Ledger], None]] = deque()
         self.dropped = 0
@@ -232,7 +234,7 @@ class Meter:
         """Change the ledger, in order; false where it is away: the change then follows when it returns."""
         if not self.changes and not self.degraded:
             future = self.exporter.call(change)
-            if wait((future,), timeout=PATIENCE_S).done and future.exception() is None:
+            if self.patience.wait(future) and future.exception() is None:
                 return True
             if future.done() and not isinstance(future.exception(), LedgerError):
                 future.result()

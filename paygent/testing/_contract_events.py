@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from paygent.core.plan import MODEL_COST, MODEL_LIMIT, SESSION_SPEND, TOTAL_SPEND
@@ -175,3 +177,14 @@ class EventsContract(LedgerCase):
         ledger.settle([event(reply, 3)])
         ledger.close()
         assert ledger.totals("ada")[bucket_in(reply)] == 3
+
+    def test_the_pulse_tells_of_turns_or_nothing(self, ledger: Ledger, other: Ledger) -> None:
+        """The pulse moves when another process has its turn, or says 0; asking for it needs no turn."""
+        assert ledger.pulse() == 0  # nothing is open yet
+        Process(ledger).ask()
+        before = ledger.pulse()
+        time.sleep(0.02)  # the clocks of files stand still for some milliseconds
+        Process(other).ask()
+        assert (ledger.pulse() != before) is bool(before)
+        ledger.close()
+        assert ledger.pulse() == 0

@@ -11,7 +11,7 @@ from typing import Any
 from paygent.clock import boot_clock
 from paygent.ledger import Ledger, LedgerError
 
-_ALWAYS = frozenset({"close", "forget_after_fork"})
+_ALWAYS = frozenset({"close", "forget_after_fork", "pulse"})
 
 
 class TravelClock:

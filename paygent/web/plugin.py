@@ -16,7 +16,7 @@ from paygent.context import checked_user_id
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable, Refusal
 from paygent.core.models import GuardResult
 from paygent.meter import active
-from paygent.meter.gate import PATIENCE_S
+from paygent.meter.patience import PATIENCE_S
 from paygent.web.exemptions import Exemptions, Place
 from paygent.web.limit_response import Declined, LimitResponder, LimitResponse
 from paygent.web.options import Finder, WebOptions, is_async

@@ -48,6 +48,9 @@ class Source(Protocol):
     def journal_place(self) -> str | None:
         """The name of the database for the journals' folder; ``None``: it keeps no journal."""
 
+    def pulse(self) -> int:
+        """See :meth:`paygent.ledger.Ledger.pulse`."""
+
     def close(self) -> None:
         """Give back what is held open."""
 
@@ -99,6 +102,10 @@ class Shared:
         connection.close()
         return True
 
+    def pulse(self) -> int:
+        """Nobody queues for it."""
+        return 0
+
     def close(self) -> None:
         """The connection is not the ledger's."""
 
@@ -144,6 +151,11 @@ class Own:
         with self._use:
             self._disconnect()
         return True
+
+    def pulse(self) -> int:
+        """The last turn at the lock file of SQLite; other databases would have to be asked."""
+        lock = self._lock
+        return 0 if lock is None else lock.pulse()
 
     def close(self) -> None:
         """Close; it opens again when it is used."""

@@ -192,6 +192,10 @@ class DjangoLedger:
         users = {event.user_id for batch in batches for event in batch}
         return self._within(users, step, Asking(users, [e.id for batch in batches for e in batch]))
 
+    def pulse(self) -> int:
+        """The last turn at the lock file, where there is one."""
+        return self._source.pulse()
+
     def forget_after_fork(self) -> None:
         """Nothing of the parent's is left here: connections are closed before a fork."""
 

@@ -5,7 +5,7 @@ import threading
 import time
 
 from paygent import Paygent, PaygentLimitExceeded, PlanConfig
-from paygent.meter import gate
+from paygent.meter import patience
 
 EXACT = {"model": "m", "provider": "openai", "estimated_max_tokens": 9}  # and one token of input
 ANSWER = {"object": "chat.completion", "choices": [], "usage": {"prompt_tokens": 10, "completion_tokens": 0}}
@@ -75,7 +75,7 @@ def began(given):
     django.setup()
     pg = Paygent.init(ledger="django://", auto_instrument=False)
     # A busy machine makes a ledger look as if it were away; what then happens has tests of its own.
-    gate.PATIENCE_S = 60.0
+    patience.PATIENCE_S = 60.0
     from paygent_django.webhooks import embedded  # once Django is set up
 
     embedded.CLOSES_WITHIN_S = 60.0

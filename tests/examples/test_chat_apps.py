@@ -128,5 +128,5 @@ def test_an_app_needs_no_key(name, tmp_path):
         with httpx.Client(base_url=app.url, trust_env=False, timeout=20) as client:
             sign_in(client, "ada")
             assert "event: done" in ask(client).text
-        assert "a loopback server answers, at no cost" in app.log()
-        assert app.url in app.log()
+        assert "a loopback server answers, at no cost" in app.said()
+        assert app.url in app.said()

@@ -32,6 +32,9 @@ class Wire:
     def journal_dir(self):
         return self._fleet.journals
 
+    def pulse(self):
+        return 0
+
     def lease(self, requests):
         fleet, sent_s = self._fleet, self._worker.boot()
         letter = fleet.books.letter(self._worker, requests)

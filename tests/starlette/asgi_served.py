@@ -4,7 +4,7 @@ import asyncio
 import os
 
 import openai
-from fastapi import BackgroundTasks, FastAPI, Request
+from fastapi import BackgroundTasks, FastAPI
 from starlette.responses import PlainTextResponse, StreamingResponse
 
 from paygent import Paygent, PlanConfig, paygent_context
@@ -46,6 +46,7 @@ async def spoken(n):
 if os.environ.get("APP_CALLS_BEFORE_FORK"):  # with --preload: a thread, a journal and a lease before the fork
     with client() as early, paygent_context("early"):
         early.chat.completions.create(model=MODEL, messages=MESSAGES, max_tokens=5)
+tasks = []
 app = FastAPI(lifespan=paygent_lifespan())
 add_paygent(app, get_user_id=lambda request: request.headers.get("x-user"))
 
@@ -61,15 +62,15 @@ async def stream(n: int = 20):
 
 
 @app.get("/background")
-async def background(tasks: BackgroundTasks, n: int = 20):
-    tasks.add_task(asked, n)
+async def background(later: BackgroundTasks, n: int = 20):
+    later.add_task(asked, n)
     return "later"
 
 
 @app.get("/task")
-async def task(request: Request, n: int = 20):
+async def task(n: int = 20):
     """Work that outlives its request, and that nobody waits for."""
-    request.app.state.task = asyncio.create_task(asked(n))
+    tasks.append(asyncio.create_task(asked(n)))  # a task that nobody holds may be collected
     return "later"
 
 

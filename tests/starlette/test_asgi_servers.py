@@ -2,10 +2,7 @@
 
 import contextlib
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,14 +10,15 @@ from pathlib import Path
 import httpx
 import pytest
 from asgi_clients import last_event
-from real_servers import free_port
+from listening import Listening
 
 from paygent.ledgers.sqlite import SqliteLedger
 from paygent.testing.llm_server import LLMServer
 
 HERE = Path(__file__).parent
 SPENT = "ben"
-ABANDONED_TOKENS = 500  # two seconds of them
+ABANDONED_TOKENS = 5000  # twenty seconds of them: nobody is so slow to notice that the client has left
+STOP_S_MAX = 25  # after which gunicorn would soon end its workers by force
 GUNICORN = ("gunicorn", "asgi_served:app", "--log-level", "error", "-k", "uvicorn_worker.UvicornWorker")
 SERVERS = {
     "uvicorn": lambda port: ("uvicorn", "asgi_served:app", "--port", str(port), "--log-level", "warning"),
@@ -40,26 +38,20 @@ def slow_llm():
 @pytest.fixture(scope="module", params=SERVERS)
 def server(request, slow_llm, tmp_path_factory):
     """One server for all tests with it: its kind, process, URL and ledger; killed if it is still there."""
-    port, path = free_port(), tmp_path_factory.mktemp("server") / "p.db"
-    given = {"APP_LEDGER": str(path), "OPENAI_BASE_URL": slow_llm.openai_base_url, "OPENAI_API_KEY": "any"}
+    folder = tmp_path_factory.mktemp("server")
+    given = {
+        "APP_LEDGER": str(folder / "p.db"),
+        "OPENAI_BASE_URL": slow_llm.openai_base_url,
+        "OPENAI_API_KEY": "any",
+    }
     if request.param == "preload":
         given["APP_CALLS_BEFORE_FORK"] = "1"
-    command = [sys.executable, "-m", *SERVERS[request.param](port)]
-    process = subprocess.Popen(command, env=os.environ | given, cwd=HERE, start_new_session=True)
+    command = SERVERS[request.param]
+    served = Listening(lambda port: ["-m", *command(port)], folder / "log", env=os.environ | given, cwd=HERE)
     try:
-        until(lambda: process.poll() is not None or is_up(port), 60)
-        yield request.param, process, f"http://127.0.0.1:{port}", path
+        yield request.param, served, served.until_up("/up").url, folder / "p.db"
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
-
-
-def is_up(port):
-    try:
-        return get(f"http://127.0.0.1:{port}/up").text == "up"
-    except httpx.TransportError:
-        return False
+        served.kill()
 
 
 def get(url, user=None, **options):
@@ -67,13 +59,12 @@ def get(url, user=None, **options):
     return httpx.get(url, headers=headers, trust_env=False, timeout=30, **options)
 
 
-def until(condition, timeout_s=10.0):
-    """Wait for what another process is about to do; how long that took."""
+def until(condition, timeout_s=60.0):
+    """Wait for what another process is about to do."""
     began_s = time.monotonic()
     while not condition():
         assert time.monotonic() < began_s + timeout_s, "it did not happen"
         time.sleep(0.02)
-    return time.monotonic() - began_s
 
 
 def booked(path):
@@ -149,9 +140,8 @@ def test_a_gate_in_mid_stream(server):
 
 def test_nothing_is_held_afterwards(server):
     """After a stop in good order no lease is left in the ledger, and no journal beside it."""
-    _, process, _, path = server
-    process.terminate()
-    process.wait(20)
+    _, served, _, path = server
+    served.end(STOP_S_MAX)
     with contextlib.closing(sqlite3.connect(path)) as connection:
         assert connection.execute("SELECT count(*) FROM leases WHERE amounts <> '[]'").fetchone() == (0,)
     assert list(path.with_name(f"{path.name}.journals").glob("*.journal")) == []

@@ -23,7 +23,7 @@ def admin(sizes: Sizes) -> Iterator[Row]:
     sys.path.insert(0, str(ROOT / "tests"))
     import real_servers
 
-    postgres = real_servers.postgres()
+    postgres = real_servers.durable_postgres()
     postgres.start()
     database = postgres.new_database()
     try:

@@ -96,9 +96,9 @@ def backend(sizes: Sizes) -> Iterator[Row]:
         with serving("SQLite", f"sqlite:///{folder}/server.db", folder) as served:
             yield from _figures(served, sizes, "≥ 5,000 /s")
         sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-        import real_servers  # the PostgreSQL of the tests
+        import real_servers  # a PostgreSQL from its wheel, as in the tests
 
-        postgres = real_servers.postgres()
+        postgres = real_servers.durable_postgres()
         postgres.start()
         database = postgres.new_database()
         try:

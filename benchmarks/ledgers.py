@@ -99,7 +99,7 @@ def _stores() -> Iterator[dict[str, str]]:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
     import real_servers
 
-    postgres, redis = real_servers.postgres(), real_servers.durable_redis()
+    postgres, redis = real_servers.durable_postgres(), real_servers.durable_redis()
     postgres.start()
     redis.start()
     home = os.environ.get("HOME", "")

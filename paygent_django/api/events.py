@@ -32,7 +32,7 @@ def post_events(request: HttpRequest) -> HttpResponse:
     posted = together(database_alias(), project.pk).post(ledger_of(request), placed(project, read))
     detail = "differs from what this id was first posted with"
     rejected += [{"id": event_id, "field": field, "detail": detail} for event_id, field in posted.conflicts]
-    webhooks.note_usage(project, {event.user_id for event in read})
+    webhooks.notice(project)
     counts = {"accepted": posted.accepted, "duplicates": posted.duplicates}
     request.paygent_counts = {**counts, "rejected": len(rejected)}  # for whoever keeps metrics
     return answer({**counts, "rejected": rejected})

@@ -7,7 +7,6 @@ from typing import Any, Literal
 from django.http import HttpRequest, HttpResponse
 from ninja import Router
 
-from paygent.ledger import GateRow
 from paygent.wire.events import gate_as_json, gate_from_json
 from paygent.wire.fields import each, moment_us
 from paygent_django import webhooks
@@ -18,6 +17,7 @@ from paygent_django.api.bodies import answer, read_batch
 from paygent_django.api.paging import Limit, page
 from paygent_django.models import GateEvent, Project
 from paygent_django.services._base import rows
+from paygent_django.services.values import gate_to_core
 
 router = Router(tags=["audit trail"])
 of_users = Router(tags=["audit trail"])
@@ -33,7 +33,7 @@ def post_gates(request: HttpRequest) -> HttpResponse:
     known = _known(project, list(distinct))
     if distinct:
         ledger_of(request).record_gates(list(distinct.values()))
-        webhooks.note_gates(project, [row for row in distinct.values() if row.id not in known])
+        webhooks.notice(project)
     accepted = len(distinct) - len(known)
     return answer({"accepted": accepted, "duplicates": len(read) - accepted, "rejected": rejected})
 
@@ -76,16 +76,9 @@ def list_gates_of_user(
 
 def as_json(row: GateEvent) -> dict[str, Any]:
     """A decision as the API says it."""
-    said = gate_as_json(to_core(row))
+    said = gate_as_json(gate_to_core(row))
     said["paygent_user_id"] = str(row.user.uuid)
     return said
-
-
-def to_core(row: GateEvent) -> GateRow:
-    """The decision that a row is; read the row with its user."""
-    values = {name: getattr(row, name) for name in GateRow._fields[2:]}
-    values["blocked"] = int(row.blocked)
-    return GateRow(id=row.gate_id, user_id=row.user.external_user_id, **values)
 
 
 def _known(project: Project, ids: list[str]) -> set[str]:

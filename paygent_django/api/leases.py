@@ -30,8 +30,8 @@ def apply_leases(request: HttpRequest) -> HttpResponse:
     if not operations:
         return answer([])
     replies = ledger_of(request).lease(operations)
-    spending = {operation.user_id for operation in operations if operation.events}
-    webhooks.note_usage(project_of(request), spending)
+    if any(operation.events for operation in operations):
+        webhooks.notice(project_of(request))
     return answer(
         [reply_as_json(reply, item.get("plan_version")) for reply, item in zip(replies, said, strict=True)]
     )

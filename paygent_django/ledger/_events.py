@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from paygent.core.events import Event
 from paygent.core.windows import from_us
 from paygent.ledger import GateRow
+from paygent_django.ledger import _news
 from paygent_django.ledger._accounts import Accounts
 from paygent_django.ledger._sql import Sql, chunks
 from paygent_django.models import DailyGate, DailyUsage, EndUser, GateEvent, UsageEvent, UserUsage
@@ -87,6 +88,7 @@ def insert(accounts: Accounts, events: Sequence[Event], shard: int) -> None:
     row = _row_of(accounts)
     accounts.sql.insert(UsageEvent, _COLUMNS, list(map(row, events, counted)))
     roll_up(accounts.sql, accounts.project_pk, counted, shard)
+    _news.of_users(accounts.sql, accounts.project_pk, {one.user_pk for one in counted})
 
 
 # What the server decides when an event first arrives is no part of its content.
@@ -224,6 +226,7 @@ def record_gates(accounts: Accounts, rows: Sequence[GateRow], shard: int) -> Non
         ((r.timestamp_us, r.status, r.gate_reason or "", bool(r.blocked), r.count) for r in new),
         shard,
     )
+    _news.of_gates(sql, project_pk, [escape(row.id) for row in new])
 
 
 def _gate_values(row: GateRow) -> list[Any]:

@@ -11,7 +11,7 @@ from paygent_django.models.plans import Plan, PlanVersion
 from paygent_django.models.projects import ApiKey, Project
 from paygent_django.models.usage import DailyGate, DailyUsage, GateEvent, Total, UsageEvent, UserUsage
 from paygent_django.models.users import EndUser, Grant, Subscription
-from paygent_django.models.webhooks import WebhookDelivery, WebhookEndpoint
+from paygent_django.models.webhooks import WebhookDelivery, WebhookEndpoint, WebhookNews
 
 __all__ = [
     "ApiKey",
@@ -33,4 +33,5 @@ __all__ = [
     "UserUsage",
     "WebhookDelivery",
     "WebhookEndpoint",
+    "WebhookNews",
 ]

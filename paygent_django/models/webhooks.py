@@ -74,3 +74,21 @@ class WebhookDelivery(models.Model):
 
     def __str__(self) -> str:
         return f"{self.event} to {self.endpoint}"
+
+
+class WebhookNews(models.Model):
+    """
+    What is in the books and was not looked at yet by whoever tells: a user who has used more, or a decision.
+
+    The ledger writes it in the transaction of the usage or decision itself, where a project has an address.
+    Whoever has queued what there is to tell of it removes it.
+    """
+
+    user = models.ForeignKey(EndUser, models.CASCADE, related_name="+", db_index=False)
+    gate_pk = models.BigIntegerField(null=True)  # the row of the decision; NULL: the user has used more
+
+    class Meta:
+        db_table = "paygent_webhooknews"
+
+    def __str__(self) -> str:
+        return f"{self.user_id}: {self.gate_pk or 'usage'}"

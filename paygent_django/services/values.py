@@ -6,7 +6,8 @@ from typing import Any
 
 from paygent.core.events import Event
 from paygent.core.windows import from_us
-from paygent_django.models import UsageEvent
+from paygent.ledger import GateRow
+from paygent_django.models import GateEvent, UsageEvent
 
 
 def to_core(row: UsageEvent) -> Event:
@@ -15,6 +16,13 @@ def to_core(row: UsageEvent) -> Event:
     values["tool_calls"] = tuple(values["tool_calls"] or ())
     values["estimated"], values["cost_explicit"] = int(row.estimated), int(row.cost_explicit)
     return Event(id=row.event_id, user_id=row.user.external_user_id, **values)
+
+
+def gate_to_core(row: GateEvent) -> GateRow:
+    """The decision that a row is; read the row with its user."""
+    values = {name: getattr(row, name) for name in GateRow._fields[2:]}
+    values["blocked"] = int(row.blocked)
+    return GateRow(id=row.gate_id, user_id=row.user.external_user_id, **values)
 
 
 def event_as_dict(row: UsageEvent) -> dict[str, Any]:

@@ -7,10 +7,10 @@ processes meter. Deliveries are signed, retried with growing pauses, and go to p
 
 from paygent.wire.signing import sign, verify
 from paygent_django.webhooks.endpoints import EVENTS, change_endpoint, create_endpoint, send_test
-from paygent_django.webhooks.noticing import note_gates, note_usage
+from paygent_django.webhooks.noticing import notice, tell
 from paygent_django.webhooks.worker import count_due, deliver_due, start, stop
 
 __all__ = [
-    "EVENTS", "change_endpoint", "count_due", "create_endpoint", "deliver_due", "note_gates", "note_usage",
-    "send_test", "sign", "start", "stop", "verify",
+    "EVENTS", "change_endpoint", "count_due", "create_endpoint", "deliver_due", "notice",
+    "send_test", "sign", "start", "stop", "tell", "verify",
 ]  # fmt: skip

@@ -1,34 +1,43 @@
-"""What is worth telling: decided once per user, limit and period, by a unique row per address."""
+"""
+What is worth telling: decided once per user, limit and period, by a unique row per address.
+
+The ledger notes what happened with the usage itself (see ``ledger._news``). Here the notes are read, what
+there is to tell is queued as deliveries, and the notes go in the same transaction: what a process that dies
+has not queued, the next one does.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
+
+from django.db import connections, transaction
 
 from paygent.core.balance import UNLIMITED
 from paygent.core.windows import Window
-from paygent.ledger import GateRow
 from paygent.wire.events import gate_as_json
 from paygent_django import services
 from paygent_django.database import database_alias
-from paygent_django.models import EndUser, Project, WebhookDelivery, WebhookEndpoint
+from paygent_django.models import EndUser, GateEvent, Project, WebhookDelivery, WebhookEndpoint, WebhookNews
 from paygent_django.services import Usage
 from paygent_django.services._base import rows
 from paygent_django.services.usage import scopes_of
+from paygent_django.services.values import gate_to_core
 from paygent_django.webhooks import worker
 
 log = logging.getLogger("paygent")
 
 THRESHOLDS = (50, 80, 100)  # per cent of a limit
+NEWS_PER_STEP = 400
 _NAMESPACE = uuid.UUID("5d1a2f0c-37c5-5f6e-9a0a-0f4f5b8d7e21")
-_KEPT_S = 2.0  # a new address is heard of everywhere after so long
+_KEPT_S = 2.0
 _TOLD_MAX = 50_000
-_USERS_PER_QUERY = 400
 
 
 class News(NamedTuple):
@@ -46,68 +55,125 @@ class News(NamedTuple):
         return f"{self.user.uuid}/{self.period.key}/{self.about}"
 
 
+class Note(NamedTuple):
+    """A row of :class:`WebhookNews`."""
+
+    pk: int
+    user_pk: int
+    gate_pk: int | None
+
+
 _lock = threading.Lock()
-_endpoints: dict[tuple[str, int], tuple[float, list[WebhookEndpoint]]] = {}
+_heard: dict[tuple[str, int], tuple[float, bool]] = {}
 _told: set[uuid.UUID] = set()
 
 
-def note_usage(project: Project, user_ids: Collection[str]) -> None:
-    """Tell which of *user_ids* have used up 50, 80 and 100 % of a limit. Never raises."""
-    _guarded(lambda: queue_usage(project, user_ids))
+def notice(project: Project) -> None:
+    """Something of the project was committed: have it told of soon. Never raises."""
+    try:
+        if not _is_heard(project):
+            return
+        if worker.is_running():
+            worker.poke()
+        else:
+            tell()
+    except Exception:
+        log.exception("webhooks: what happened is queued later")
 
 
-def note_gates(project: Project, gates: Sequence[GateRow]) -> None:
-    """Tell who was warned, met a limit or was blocked. Never raises."""
-    _guarded(lambda: queue_gates(project, gates))
+def tell() -> None:
+    """Queue what there is to tell of all that was noted; raises what the database raises."""
+    while _is_more():
+        pass
 
 
-def queue_usage(project: Project, user_ids: Collection[str]) -> None:
-    """As :func:`note_usage`; raises what the database raises."""
-    endpoints = _listening(project) if user_ids else []
-    if endpoints:
-        _queue(project, endpoints, _of_usages(project, user_ids))
+def _is_more() -> bool:
+    return queue_news() >= NEWS_PER_STEP
 
 
-def queue_gates(project: Project, gates: Sequence[GateRow]) -> None:
-    """As :func:`note_gates`; raises what the database raises."""
-    endpoints = _listening(project) if gates else []
-    if endpoints:
-        _queue(project, endpoints, _of_gates(project, gates))
+def queue_news() -> int:
+    """Queue what there is to tell of the oldest notes, and remove them; returns how many there were."""
+    with _taking():
+        notes = _notes()
+        if notes:
+            _queue_all(notes)
+            rows(WebhookNews).filter(pk__in=[note.pk for note in notes]).delete()
+    return len(notes)
+
+
+def count_news() -> int:
+    """How many notes wait."""
+    return int(rows(WebhookNews).count())
 
 
 def forget(project_pk: int) -> None:
     """The addresses of a project have changed."""
     with _lock:
-        _endpoints.pop((database_alias(), project_pk), None)
+        _heard.pop((database_alias(), project_pk), None)
 
 
-def _guarded(queue: Callable[[], None]) -> None:
-    """What is to be told must not undo what has happened: the usage is in the books."""
-    try:
-        queue()
-    except Exception:
-        log.exception("webhooks: what happened could not be queued")
-
-
-def _listening(project: Project) -> list[WebhookEndpoint]:
+def _is_heard(project: Project) -> bool:
+    """Whether the project has an address; one that another process adds is known of after a while."""
     key, now_s = (database_alias(), project.pk), time.monotonic()
-    known = _endpoints.get(key)
-    if known is not None and now_s < known[0]:
-        return known[1]
-    found = list(rows(WebhookEndpoint).filter(project=project, is_enabled=True))
-    with _lock:
-        _endpoints[key] = now_s + _KEPT_S, found
-    return found
+    known = _heard.get(key)
+    if known is None or now_s >= known[0]:
+        is_there = rows(WebhookEndpoint).filter(project=project, is_enabled=True).exists()
+        known = now_s + _KEPT_S, is_there
+        with _lock:
+            _heard[key] = known
+    return known[1]
 
 
-def _of_usages(project: Project, user_ids: Collection[str]) -> Iterator[News]:
-    names = sorted(user_ids)
-    for start in range(0, len(names), _USERS_PER_QUERY):
-        chosen = names[start : start + _USERS_PER_QUERY]
-        found = rows(EndUser).filter(project=project, external_user_id__in=chosen)
-        users = list(found.order_by("pk"))  # as the ledger locks them: their deliveries refer to their rows
-        for usage in services.usage_of_many(users):
-            yield from _crossed(usage)
+def _can_skip() -> bool:
+    return bool(connections[database_alias()].features.has_select_for_update_skip_locked)
+
+
+def _taking() -> contextlib.AbstractContextManager[Any]:
+    """
+    A transaction, so that each note is taken by one process.
+
+    SQLite has none such: there processes may take the same note, and the unique rows of deliveries decide.
+    """
+    return transaction.atomic(using=database_alias()) if _can_skip() else contextlib.nullcontext()
+
+
+def _notes() -> list[Note]:
+    waiting = rows(WebhookNews).order_by("pk")
+    if _can_skip():
+        waiting = waiting.select_for_update(skip_locked=True)
+    return [Note._make(row) for row in waiting.values_list("pk", "user_id", "gate_pk")[:NEWS_PER_STEP]]
+
+
+def _queue_all(notes: Sequence[Note]) -> None:
+    """As the ledger locks users, in the order of their keys: deliveries refer to their rows."""
+    found = rows(EndUser).filter(pk__in={note.user_pk for note in notes}).select_related("project")
+    users = list(found.order_by("pk"))
+    spent = {note.user_pk for note in notes if note.gate_pk is None}
+    gates = _gates([note.gate_pk for note in notes if note.gate_pk is not None])
+    for project in {user.project_id: user.project for user in users}.values():
+        endpoints = list(rows(WebhookEndpoint).filter(project=project, is_enabled=True))
+        if endpoints:
+            own = {user.pk: user for user in users if user.project_id == project.pk}
+            usages = _of_usages([user for pk, user in own.items() if pk in spent])
+            decisions = _of_gates([gate for gate in gates if gate.user_id in own])
+            _queue(project, endpoints, [*usages, *decisions])
+
+
+def _gates(pks: Collection[int]) -> list[GateEvent]:
+    """Of decisions that are alike, the first and the last: they may lie in two periods."""
+    found = rows(GateEvent).filter(pk__in=pks).select_related("user").order_by("timestamp_us", "pk")
+    first: dict[tuple[Any, ...], GateEvent] = {}
+    last: dict[tuple[Any, ...], GateEvent] = {}
+    for row in found:
+        alike = row.user_id, row.status, row.gate_reason, row.blocked
+        first.setdefault(alike, row)
+        last[alike] = row
+    return list({row.pk: row for row in (*first.values(), *last.values())}.values())
+
+
+def _of_usages(users: Sequence[EndUser]) -> Iterator[News]:
+    for usage in services.usage_of_many(users):
+        yield from _crossed(usage)
 
 
 def _crossed(usage: Usage) -> Iterator[News]:
@@ -125,25 +191,20 @@ def _crossed(usage: Usage) -> Iterator[News]:
                 yield News(f"threshold_{share}", usage.user, usage.window, scope, data)
 
 
-def _of_gates(project: Project, gates: Iterable[GateRow]) -> Iterator[News]:
-    users: dict[str, EndUser | None] = {}
+def _of_gates(gates: Iterable[GateEvent]) -> Iterator[News]:
     for row in gates:
-        if row.user_id not in users:
-            users[row.user_id] = services.find_user(project, row.user_id)
-        user = users[row.user_id]
-        if user is None:
-            continue
+        user, decision = row.user, gate_to_core(row)
         period = services.period_of(user, row.timestamp_us)
-        data = {**gate_as_json(row), "paygent_user_id": str(user.uuid), "period": period.key}
+        data = {**gate_as_json(decision), "paygent_user_id": str(user.uuid), "period": period.key}
         for event in (row.status, *(("blocked",) if row.blocked else ())):
-            yield News(event, user, period, str(row.gate_reason), data)
+            yield News(event, user, period, str(decision.gate_reason), data)
 
 
 def _queue(project: Project, endpoints: Sequence[WebhookEndpoint], news: Iterable[News]) -> None:
     """A delivery per address; its id is made of what it tells, so that a second one is no new row."""
     wanted = {
         made: (endpoint, piece)
-        for piece in news
+        for piece in sorted(news, key=lambda piece: piece.user.pk)
         for endpoint in endpoints
         if not endpoint.events or piece.event in endpoint.events
         if (made := uuid.uuid5(_NAMESPACE, f"{endpoint.uuid}/{piece.event}/{piece.key}")) not in _told
@@ -165,10 +226,15 @@ def _queue(project: Project, endpoints: Sequence[WebhookEndpoint], news: Iterabl
     gone = list(rows(EndUser).filter(pk__in=users, anonymised_us__isnull=False).values_list("pk", flat=True))
     if gone:
         rows(WebhookDelivery).filter(user_id__in=gone).delete()
+    transaction.on_commit(lambda: _remember(wanted), using=database_alias())
+
+
+def _remember(told: Collection[uuid.UUID]) -> None:
+    """They are queued: this process need not look at them again."""
     with _lock:
         if len(_told) > _TOLD_MAX:
             _told.clear()
-        _told.update(wanted)
+        _told.update(told)
     worker.poke()
 
 
@@ -178,5 +244,6 @@ def _forget_after_fork() -> None:
     _lock = threading.Lock()
 
 
+worker.each_turn(_is_more)
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_after_fork)

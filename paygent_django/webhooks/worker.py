@@ -19,7 +19,7 @@ from django.db.models.functions import RowNumber
 from paygent_django.models import WebhookDelivery, WebhookEndpoint
 from paygent_django.models.moments import now_us
 from paygent_django.services._base import rows
-from paygent_django.webhooks import sending
+from paygent_django.webhooks import forks, sending
 from paygent_django.webhooks.sending import Outcome
 
 log = logging.getLogger("paygent")
@@ -44,22 +44,24 @@ _wake = threading.Event()
 _stop = threading.Event()
 _thread: threading.Thread | None = None
 _owner = 0
-_turns: list[Callable[[], None]] = []
+_turns: list[Callable[[], bool]] = []
 _delivers = True
 _is_ending = False  # the process ends: no more threads can be started
 _has_ended = False  # the interpreter shuts down: the database may be gone
 _jitter = random.Random()  # noqa: S311  # not the one of the app, which may have seeded it, or may watch it
 
 
-def each_turn(step: Callable[[], None]) -> None:
-    """Have the thread do *step* before it looks for what is due."""
+def each_turn(step: Callable[[], bool]) -> None:
+    """Have the thread do *step*, as often as it says that there is more, before it looks for what is due."""
     _turns.append(step)
 
 
 def start(*, delivers: bool = True) -> None:
     """Do the steps of each turn from now on, and deliver, on a thread of this process."""
     global _thread, _owner, _delivers, _is_ending  # noqa: PLW0603  # one thread per process
-    if not is_running():
+    if forks.is_cut_off():
+        log.debug("webhooks: the file was in use when this process was forked; other processes deliver")
+    elif not is_running():
         _stop.clear()
         _delivers, _is_ending = delivers, False
         _owner = os.getpid()
@@ -104,7 +106,8 @@ def deliver_due(limit: int = 100, *, ended: Callable[[], bool] = bool) -> int:
     Addresses come in turn, one delivery of each before the second of any. One that lets us wait in vain is
     passed over from then on.
     """
-    due = list(_in_turn()[:limit])
+    with forks.database():
+        due = list(_in_turn()[:limit])
     hanging: set[int] = set()
     if len(due) <= 1 or _is_ending:
         return sum(_take(delivery, ended, hanging) for delivery in due)
@@ -129,15 +132,22 @@ def _run() -> None:
         idle_s = min(IDLE_POLL_S, 2 * idle_s) if tried == 0 else POLL_S
         if not tried:
             _wake.wait(AGAIN_S if is_last else idle_s if _delivers else None)
-    connections.close_all()
+    _disconnect()
+
+
+def _disconnect() -> None:
+    with forks.database():
+        connections.close_all()
 
 
 def _turn() -> int | None:
     """How many were tried; ``None``: the database is away, say."""
-    close_old_connections()
+    with forks.database():
+        close_old_connections()
     try:
         for step in _turns:
-            step()
+            while _stepped(step):
+                pass
         ends_s = time.monotonic() + TURN_S
 
         def ended() -> bool:
@@ -151,6 +161,11 @@ def _turn() -> int | None:
         else:
             log.exception("webhooks: deliveries have to wait")
         return None
+
+
+def _stepped(step: Callable[[], bool]) -> bool:
+    with forks.database():
+        return step()
 
 
 def count_due() -> int:
@@ -175,9 +190,10 @@ def _in_turn() -> Any:
 def _claim(delivery: WebhookDelivery) -> bool:
     """Take a delivery, unless another process was faster."""
     until_us = now_us() + CLAIMED_S * 1_000_000
-    claimed = rows(WebhookDelivery).filter(pk=delivery.pk, next_attempt_us=delivery.next_attempt_us)
-    if not claimed.update(next_attempt_us=until_us, attempts=delivery.attempts + 1):
-        return False
+    with forks.database():
+        claimed = rows(WebhookDelivery).filter(pk=delivery.pk, next_attempt_us=delivery.next_attempt_us)
+        if not claimed.update(next_attempt_us=until_us, attempts=delivery.attempts + 1):
+            return False
     delivery.attempts += 1
     return True
 
@@ -187,7 +203,7 @@ def _take_apart(delivery: WebhookDelivery, ended: Callable[[], bool], hanging: s
     try:
         return _take(delivery, ended, hanging)
     finally:
-        connections.close_all()
+        _disconnect()
 
 
 def _take(delivery: WebhookDelivery, ended: Callable[[], bool], hanging: set[int]) -> bool:
@@ -217,11 +233,12 @@ def _try(delivery: WebhookDelivery) -> bool:
         log.exception("webhooks: a delivery failed in an unforeseen way")
         outcome = Outcome(None, type(error).__name__)
     hangs = outcome.status is None and time.monotonic() - since_s >= HANGS_S
-    _note(delivery, outcome)
-    if hangs:
-        _pause(delivery.endpoint)
-    elif delivery.endpoint.timeouts:
-        rows(WebhookEndpoint).filter(pk=delivery.endpoint_id).update(timeouts=0, paused_until_us=0)
+    with forks.database():
+        _note(delivery, outcome)
+        if hangs:
+            _pause(delivery.endpoint)
+        elif delivery.endpoint.timeouts:
+            rows(WebhookEndpoint).filter(pk=delivery.endpoint_id).update(timeouts=0, paused_until_us=0)
     return hangs
 
 

@@ -21,7 +21,7 @@ URL = "https://example.com/hook"
 @pytest.fixture(autouse=True)
 def _nothing_remembered():
     """What this process knows of addresses and deliveries belongs to another test's database."""
-    noticing._endpoints.clear()
+    noticing._heard.clear()
     noticing._told.clear()
 
 
@@ -94,17 +94,15 @@ def test_many_processes_tell_once(api):
     from paygent.wire.events import gate_from_json
     from paygent_django import services
 
-    noticing.forget(api.project.pk)
-    rows(WebhookDelivery).all().delete()
-    services.ledger_of(api.project).settle([_core(event(cost_nusd=10**9), api)])
-    barrier, row = threading.Barrier(8), gate_from_json(gate())
+    ledger, barrier = services.ledger_of(api.project), threading.Barrier(8)
+    ledger.settle([_core(event(cost_nusd=10**9), api)])
+    ledger.record_gates([gate_from_json(gate())])
 
     def process(_):
         try:
             barrier.wait(20)
             noticing._told.clear()  # each process has a memory of its own
-            webhooks.note_usage(api.project, {"ada"})
-            webhooks.note_gates(api.project, [row])
+            webhooks.notice(api.project)
         finally:
             connections.close_all()
 

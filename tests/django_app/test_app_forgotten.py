@@ -22,7 +22,7 @@ NAME = "greta"
 
 @pytest.fixture(autouse=True)
 def _on(alias):
-    noticing._endpoints.clear()
+    noticing._heard.clear()
     noticing._told.clear()
     with override_settings(PAYGENT={"DATABASE": alias}, PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"]):
         yield
@@ -55,8 +55,7 @@ def greta(ledger):
         f"No, {NAME}", {"of": NAME}, 1,
     )  # fmt: skip
     ledger.record_gates([gate])
-    noticing.queue_usage(project, [NAME])
-    noticing.queue_gates(project, [gate])
+    webhooks.tell()
     return user
 
 
@@ -100,10 +99,11 @@ def test_what_waits_is_not_sent_any_more(greta):
     assert webhooks.count_due() == 1
 
 
-def test_who_is_made_anonymous_meanwhile_is_not_queued(greta, monkeypatch):
+def test_who_is_made_anonymous_meanwhile_is_not_queued(greta, ledger, monkeypatch):
     """A process that had read the user before he was made anonymous queues nothing of him after it."""
     rows(WebhookDelivery).all().delete()
     noticing._told.clear()
+    ledger.settle([event(Process(ledger, NAME).ask(), 9000, model="m")])
     of_usages = noticing._of_usages
 
     def overtaken(*given):
@@ -112,7 +112,7 @@ def test_who_is_made_anonymous_meanwhile_is_not_queued(greta, monkeypatch):
         return news
 
     monkeypatch.setattr(noticing, "_of_usages", overtaken)
-    noticing.queue_usage(services.project(), [NAME])
+    webhooks.tell()
     assert not rows(WebhookDelivery).exists()
 
 

@@ -20,7 +20,7 @@ DAY_US = 86_400_000_000
 
 @pytest.fixture(autouse=True)
 def _on(alias):
-    noticing._endpoints.clear()
+    noticing._heard.clear()
     noticing._told.clear()
     with override_settings(PAYGENT={"DATABASE": alias}, PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"]):
         yield
@@ -112,7 +112,7 @@ def half_used(alias, receiver):
     ledger = DjangoLedger(alias)
     ledger.settle([event(Process(ledger, "ada").ask(), 600)])
     ledger.close()
-    noticing.queue_usage(project, ["ada"])
+    webhooks.tell()
     webhooks.deliver_due()
     rows(WebhookDelivery).update(created_us=now - 100 * DAY_US)
     return project
@@ -122,7 +122,10 @@ def test_what_was_told_is_not_told_again_after_a_prune(half_used, receiver):
     """A share told in a period that still runs is remembered, by a process that has just begun too."""
     services.prune(half_used, before_us=worker.now_us() - 90 * DAY_US)
     noticing._told.clear()
-    noticing.queue_usage(half_used, ["ada"])
+    ledger = DjangoLedger()
+    ledger.settle([event(Process(ledger, "ada").ask(), 1)])
+    ledger.close()
+    webhooks.tell()
     webhooks.deliver_due()
     assert len(receiver.received) == 1
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import threading
 import time
 from collections import Counter
 
@@ -15,7 +14,7 @@ from hooks import Receiver
 
 from paygent import Paygent
 from paygent_django import services, webhooks
-from paygent_django.models import WebhookDelivery
+from paygent_django.models import WebhookDelivery, WebhookNews
 from paygent_django.services._base import rows
 from paygent_django.webhooks import embedded, noticing, worker
 
@@ -26,7 +25,7 @@ WAIT_S = 60.0
 
 @pytest.fixture(autouse=True)
 def _on(alias):
-    noticing._endpoints.clear()
+    noticing._heard.clear()
     noticing._told.clear()
     with override_settings(PAYGENT={"DATABASE": alias}, PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"]):
         yield
@@ -101,7 +100,7 @@ def test_nobody_to_tell_costs_no_thread(pg):
     until_refused(pg)
     pg.flush()
     assert not worker.is_running()
-    assert embedded._noted.is_empty
+    assert not rows(WebhookNews).exists()
 
 
 def test_an_address_that_is_added_later_is_heard_of(pg, receiver, monkeypatch):
@@ -133,18 +132,16 @@ def test_a_test_of_an_address_goes_out_at_once(pg, receiver):
     until(lambda: received(receiver) == Counter(["test"]))
 
 
-@pytest.mark.parametrize("kind", ["usage", "gates"])
-def test_what_cannot_be_queued_is_queued_later(pg, receiver, monkeypatch, caplog, kind):
+def test_what_cannot_be_queued_is_queued_later(pg, receiver, monkeypatch, caplog):
     """A fault of the database delays what is told, is logged, and loses nothing."""
-    queue, failed = getattr(noticing, f"queue_{kind}"), threading.Event()
+    queue, failures = noticing._queue, iter([OSError("the database is away")] * 2)
 
-    def fail_once(project, what):
-        if what and not failed.is_set():
-            failed.set()
-            raise OSError("the database is away")
-        queue(project, what)
+    def fail_twice(*given):
+        for failure in failures:
+            raise failure
+        queue(*given)
 
-    monkeypatch.setattr(noticing, f"queue_{kind}", fail_once)
+    monkeypatch.setattr(noticing, "_queue", fail_twice)
     listen(receiver)
     with caplog.at_level(logging.ERROR, "paygent"):
         until_refused(pg)

@@ -109,7 +109,9 @@ class Served:
         return Answer(start_s, answer.status_code, int(answer.headers.get("x-pid", 0)), tuple(ids))
 
     def post(self, path, body, headers):
-        return httpx.post(f"{self.url}{path}", content=body, headers=headers, trust_env=False, timeout=WAIT_S_MAX)
+        return httpx.post(
+            f"{self.url}{path}", content=body, headers=headers, trust_env=False, timeout=WAIT_S_MAX
+        )
 
     def user(self, name, plan_name=None):
         """A user, on a plan."""

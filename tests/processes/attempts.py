@@ -12,7 +12,7 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
-from fleet import ANSWER, MODEL, ask, ask_surely, client, tell
+from fleet import ANSWER, MODEL, ask_surely, client, tell
 
 from paygent import ModelCostRate, Paygent, PlanConfig
 
@@ -37,11 +37,11 @@ def tokens(*, given):
     return {"max_tokens": LONG_TOKENS if given else None}
 
 
-def attempts(count, threads, *, given, make=ask):
+def attempts(count, threads, *, given):
     """*count* attempts on so many threads; how often each outcome came."""
     sdk = client(LATENCY_S, LONG)
     with ThreadPoolExecutor(threads) as pool:
-        return Counter(pool.map(lambda _: make(sdk, **tokens(given=given)), range(count)))
+        return Counter(pool.map(lambda _: ask_surely(sdk, **tokens(given=given)), range(count)))
 
 
 def main():
@@ -52,8 +52,7 @@ def main():
             pg.configure_plan("default", capped(exact=case["exact"]))
         tell("ready")
         sys.stdin.readline()
-        make = ask if pg._meter.options.fail_open else ask_surely
-        seen = attempts(case["count"], case["threads"], given=case["given"], make=make)
+        seen = attempts(case["count"], case["threads"], given=case["given"])
         pg.shutdown()
         tell(seen)
 

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections import Counter
 
-from fleet import ANSWER, OUTPUT_TOKENS, ask, client, plan, tell
+from fleet import ANSWER, OUTPUT_TOKENS, ask_surely, client, plan, settle, surely, tell
 
 from paygent import Paygent
 from paygent.ledgers import _rows as rows
@@ -21,22 +21,23 @@ from paygent.meter import wallet
 
 class Commanded:
     def __init__(self, path, calls, exact):
-        self.pg = Paygent.init(db_path=path, flush_interval=0.2, busy_timeout=0.5)
+        self.pg = Paygent.init(db_path=path, flush_interval=0.2, busy_timeout=0.5, fail_open=False)
         self.pg.configure_plan("default", plan(calls, pre_call_estimate=exact))
         self.sdk = client()
         self.leave = threading.Event()
 
     def call(self, times):
-        return Counter(ask(self.sdk) for _ in range(int(times)))
+        return Counter(ask_surely(self.sdk) for _ in range(int(times)))
 
     def until(self, reason):
         seen = Counter()
         while not seen[reason] and not seen["spent"]:  # past that there is no other answer
-            seen[ask(self.sdk)] += 1
+            seen[ask_surely(self.sdk)] += 1
         return seen
 
     def flush(self):
-        return {"flushed": self.pg.flush()}
+        settle(self.pg)
+        return {"flushed": 1}
 
     def open(self):
         inside = threading.Event()
@@ -52,7 +53,7 @@ class Commanded:
 
     def wrap(self, call):
         given = {"estimated_input_tokens": 10, "estimated_max_tokens": OUTPUT_TOKENS}
-        self.pg.wrap(call, user_id="ada", model="m", **given)
+        surely(lambda: self.pg.wrap(call, user_id="ada", model="m", **given))
 
     def close(self):
         self.leave.set()

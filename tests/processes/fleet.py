@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from paygent.testing.llm_server import Answer, Controls, json_answer
 from paygent.testing.transport import stub_http_client
 
 HERE = Path(__file__).parent
+AWAY_S_MAX = 20  # less than a lease of a dead process lives
 MODEL = "m"
 INPUT_TOKENS, OUTPUT_TOKENS = 10, 10
 BILLED = {"x-llm-usage": f"{INPUT_TOKENS},{OUTPUT_TOKENS}"}  # the LLM server reports this, whatever it wrote
@@ -72,26 +74,51 @@ def ask(sdk, user="ada", **more):
     return "answered"
 
 
-def ask_surely(sdk, user="ada", **more):
-    """:func:`ask` where ``fail_open=False``: a ledger that is slow on a busy machine is asked again."""
-    ends_s = time.monotonic() + 20
+def surely(act):
+    """
+    *act* where ``fail_open=False``: a ledger that seems to be away is asked again.
+
+    So it may seem on a machine that is busy with other tests; a process that then goes on by itself, which is
+    what it should do, would say nothing about a cap.
+    """
+    ends_s = time.monotonic() + AWAY_S_MAX
     while True:
         try:
-            return ask(sdk, user, **more)
+            return act()
         except PaygentUnavailable:
             if time.monotonic() > ends_s:
                 raise
             time.sleep(0.05)
 
 
+def ask_surely(sdk, user="ada", **more):
+    """:func:`ask`, :func:`surely`."""
+    return surely(lambda: ask(sdk, user, **more))
+
+
 async def ask_async(sdk, user="ada", **more):
-    """The asynchronous twin of :func:`ask`."""
-    try:
-        with paygent_context(user):
-            await sdk.chat.completions.create(**request(**more))
-    except PaygentLimitExceeded as refused:
-        return "busy" if refused.retryable else "spent"
-    return "answered"
+    """The asynchronous twin of :func:`ask_surely`."""
+    ends_s = time.monotonic() + AWAY_S_MAX
+    while True:
+        try:
+            with paygent_context(user):
+                await sdk.chat.completions.create(**request(**more))
+        except PaygentLimitExceeded as refused:
+            return "busy" if refused.retryable else "spent"
+        except PaygentUnavailable:
+            if time.monotonic() > ends_s:
+                raise
+            await asyncio.sleep(0.05)
+        else:
+            return "answered"
+
+
+def settle(pg):
+    """Settle everything metered so far, however busy the machine is."""
+    ends_s = time.monotonic() + AWAY_S_MAX
+    while pg.pending_events:
+        assert time.monotonic() < ends_s, pg.queue_stats
+        pg.flush()
 
 
 def request(**more):

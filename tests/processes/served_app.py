@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import openai
-from fleet import ask, ask_async, plan
+from fleet import ask_async, ask_surely, plan
 
 from paygent import Paygent
 from paygent_starlette import PaygentMiddleware
 
-pg = Paygent.init(db_path=os.environ["APP_LEDGER"])
+pg = Paygent.init(db_path=os.environ["APP_LEDGER"], fail_open=False)
 pg.configure_plan("default", plan(int(os.environ["APP_CALLS"])))
 sdk = openai.OpenAI(max_retries=0)
-if os.environ.get("APP_CALLS_AT_START"):  # a thread, a journal and a lease before a fork
-    ask(sdk, "ada")
+ask_surely(sdk, "ada")  # a thread, a journal and a lease before a fork
+(Path(os.environ["APP_IMPORTED"]) / str(os.getpid())).touch()
 STATUS = {"answered": "200 OK", "spent": "429 Too Many Requests", "busy": "503 Service Unavailable"}
 
 
 def application(environ, start_response):
     """WSGI: ``/USER`` makes one call of that user."""
-    outcome = ask(sdk, environ["PATH_INFO"].strip("/"))
+    outcome = ask_surely(sdk, environ["PATH_INFO"].strip("/"))
     start_response(STATUS[outcome], [("content-type", "text/plain"), ("content-length", str(len(outcome)))])
     return [outcome.encode()]
 

@@ -30,7 +30,7 @@ def check(seen, exact):
 @matrix
 def test_threads_share_one_cap(init, ledger, exact, given):
     """Thirty-two threads get as many answers as the cap covers, at most one fewer, and all are posted."""
-    pg = init(**({"ledger": "memory://"} if ledger == "memory" else {}))
+    pg = init(fail_open=False, **({"ledger": "memory://"} if ledger == "memory" else {}))
     pg.configure_plan("default", capped(exact=exact))
     seen = attempts(ATTEMPTS, 32, given=given)
     check(seen, exact)
@@ -40,7 +40,7 @@ def test_threads_share_one_cap(init, ledger, exact, given):
 @matrix
 async def test_tasks_share_one_cap(init, path, exact, given):
     """Thirty-two tasks of one loop get as many answers as the cap covers, at most one fewer."""
-    pg = init()
+    pg = init(fail_open=False)
     pg.configure_plan("default", capped(exact=exact))
     sdk, seen, left = async_client(LATENCY_S, LONG), Counter(), iter(range(ATTEMPTS))
 
@@ -65,7 +65,7 @@ def crowd():
     ]
     yield crowd
     for process in crowd:
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 def say(process, line):
@@ -76,9 +76,10 @@ def say(process, line):
 @matrix
 def test_processes_share_one_cap(crowd, path, exact, given):
     """Four processes of eight threads on one file get what the cap covers, and the file has every answer."""
-    case = {"init": {"db_path": str(path)}, "exact": exact, "given": given, "count": ATTEMPTS // PROCESSES}
+    case = {"exact": exact, "given": given, "count": ATTEMPTS // PROCESSES, "threads": THREADS}
+    case["init"] = {"db_path": str(path), "fail_open": False}
     for process in crowd:
-        say(process, json.dumps({**case, "threads": THREADS}))
+        say(process, json.dumps(case))
     assert [process.stdout.readline() for process in crowd] == ['"ready"\n'] * PROCESSES
     for process in crowd:
         say(process, "go")

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 import time_machine
-from fleet import Books, ask, client, environment, plan
+from fleet import Books, ask, ask_surely, client, environment, plan, settle
 
 CAP = 100_000
 # Python 3.12 and later warn of every fork in a process with threads.
@@ -92,9 +92,9 @@ def test_a_restart_goes_on_where_the_process_stopped(init, path):
     """Five instances one after the other answer together what the cap covers."""
     sdk, answered = client(), 0
     for _ in range(5):
-        pg = init()
+        pg = init(fail_open=False)
         pg.configure_plan("default", plan(23))
-        answered += sum(ask(sdk) == "answered" for _ in range(5))
+        answered += sum(ask_surely(sdk) == "answered" for _ in range(5))
         pg.shutdown()
     assert answered == 23
     assert Books(path).calls == {"ada": 23}
@@ -105,14 +105,13 @@ def test_a_clock_that_jumps_back_an_hour_changes_no_cap(init, path):
     sdk = client()
     now = datetime(2026, 5, 5, 12, tzinfo=timezone.utc)
     with time_machine.travel(now, tick=True) as clock:
-        pg = init()
+        pg = init(fail_open=False)
         pg.configure_plan("default", plan(60))
-        seen = [ask(sdk) for _ in range(20)]
+        seen = [ask_surely(sdk) for _ in range(20)]
         for hours in (-1, 1):
             clock.shift(timedelta(hours=hours))
-            seen += [ask(sdk) for _ in range(30)]
-            pg.flush()
-        assert not pg.queue_stats["degraded"]
+            seen += [ask_surely(sdk) for _ in range(30)]
+            settle(pg)
         pg.shutdown()
     assert Counter(seen) == {"answered": 60, "spent": 20}
     books = Books(path)
@@ -120,12 +119,20 @@ def test_a_clock_that_jumps_back_an_hour_changes_no_cap(init, path):
     assert books.left == ([], [])
 
 
+def until(condition):
+    """Wait for what the ledger's thread is about to do."""
+    ends_s = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < ends_s, "it did not happen"
+        time.sleep(0.02)
+
+
 HOLDER = """
-import sqlite3, sys, time
+import sqlite3, sys
 connection = sqlite3.connect(sys.argv[1], isolation_level=None)
 connection.execute("BEGIN EXCLUSIVE")
 print("locked", flush=True)
-time.sleep(float(sys.argv[2]))
+sys.stdin.readline()
 connection.execute("ROLLBACK")
 """
 
@@ -136,18 +143,15 @@ def test_a_file_that_another_program_locks_for_five_seconds(init, path, caplog):
     pg = start(init)
     with Traffic(latency_s=0.01) as traffic:
         traffic.until(20)
-        program = subprocess.Popen(
-            [sys.executable, "-c", HOLDER, str(path), "5"], stdout=subprocess.PIPE, env=environment()
-        )
+        pipe, command = subprocess.PIPE, [sys.executable, "-c", HOLDER, str(path)]
+        program = subprocess.Popen(command, stdin=pipe, stdout=pipe, env=environment())
         program.stdout.readline()
+        until(lambda: pg.queue_stats["degraded"])
         traffic.until(400)
         stats = pg.queue_stats
-        program.wait(30)
-        program.stdout.close()
+        program.communicate(timeout=60)  # which lets go of the file
         traffic.until(20)
-        ends_s = time.monotonic() + 10
-        while pg.queue_stats["degraded"] and time.monotonic() < ends_s:
-            time.sleep(0.02)
+        until(lambda: not pg.queue_stats["degraded"])
     assert traffic.errors == []
     assert stats["degraded"]
     assert stats["pending"] > 0
@@ -162,7 +166,7 @@ def test_a_file_that_another_program_locks_for_five_seconds(init, path, caplog):
 
 FULL = """
 import json, resource, signal, sys
-from fleet import ask, client, plan
+from fleet import ask, client, plan, settle
 from paygent import Paygent
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -178,6 +182,7 @@ pg.flush()
 full = pg.queue_stats
 resource.setrlimit(resource.RLIMIT_FSIZE, (unlimited, unlimited))
 seen += [ask(sdk) for _ in range(100)]
+settle(pg)
 pg.shutdown()
 print(json.dumps({"answered": seen.count("answered"), "full": full, "after": pg.queue_stats}))
 """
@@ -186,7 +191,7 @@ print(json.dumps({"answered": seen.count("answered"), "full": full, "after": pg.
 def test_a_full_disk_is_said_in_the_log_and_in_the_stats(path):
     """While neither file nor journal can grow calls go on, both are said, and later all are there."""
     command = [sys.executable, "-c", FULL, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), check=True, timeout=100)
     told = json.loads(done.stdout)
     assert told["answered"] == 401
     assert (told["full"]["degraded"], told["full"]["dropped"]) == (True, 0)

@@ -45,7 +45,7 @@ def machines(tmp_path):
     machines = [Machine(tmp_path / f"machine-{number}") for number in range(MACHINES)]
     yield machines
     for machine in machines:
-        machine.process.communicate(timeout=20)
+        machine.process.communicate(timeout=60)
 
 
 def crowd(machines, options):

@@ -38,7 +38,7 @@ class Remote:
         try:
             if self.process.poll() is None:
                 self.process.send_signal(signal.SIGCONT)
-                self.process.communicate(timeout=20)
+                self.process.communicate(timeout=60)
         finally:
             self.process.kill()
             self.process.wait(10)

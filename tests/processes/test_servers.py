@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 from fleet import Books, ask_surely, client, environment
+from listening import Listening
 
 CALLS = 60
-STOP_S_MAX = 10.0
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
+STOP_S_MAX = 25.0  # after which gunicorn would soon end its workers by force
+WAIT_S_MAX = 60.0
 
 
 def gunicorn(port, *options):
@@ -43,38 +36,24 @@ SERVERS = {
     "gunicorn-gthread": (gunicorn, ("--workers", "2", "--threads", "4", "--preload"), 1),
     "gunicorn-gevent": (gunicorn, ("--workers", "2", "-k", "gevent"), 2),
     "gunicorn-gevent-preload": (gunicorn, ("--workers", "2", "-k", "gevent", "--preload"), 1),
-    "uvicorn": (uvicorn, ("--workers", "2"), 2),
+    "uvicorn": (uvicorn, ("--workers", "2", "--timeout-worker-healthcheck", "60"), 2),
 }
 
 
 @contextlib.contextmanager
-def serving(kind, path, **more):
-    """Run a server; it is killed if it is still there in the end."""
-    command, options, _ = SERVERS[kind]
-    port = free_port()
-    env = environment(APP_LEDGER=str(path), APP_CALLS=str(CALLS), APP_CALLS_AT_START="1", **more)
-    server = subprocess.Popen(
-        [sys.executable, *command(port, *options)], env=env, stderr=subprocess.PIPE, start_new_session=True
-    )
+def serving(kind, path):
+    """Run a server until each process that imports the app has done so; it is killed if it is still there."""
+    command, options, imports = SERVERS[kind]
+    imported = path.with_name("imported")
+    imported.mkdir()
+    given = {"APP_LEDGER": str(path), "APP_CALLS": str(CALLS), "APP_IMPORTED": str(imported)}
+    server = Listening(lambda port: command(port, *options), path.with_name("log"), env=environment(**given))
     try:
-        yield server, f"http://127.0.0.1:{port}"
+        server.until_up("/early")  # whose answer is a call
+        until(lambda: len(list(imported.iterdir())) == imports)
+        yield server
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-        server.wait(10)
-        server.stderr.close()
-
-
-def until_up(url):
-    """Wait until the server answers; the first answer is a call."""
-    ends_s = time.monotonic() + 30
-    while True:
-        try:
-            return httpx.get(f"{url}/early", trust_env=False, timeout=10)
-        except httpx.TransportError:
-            if time.monotonic() > ends_s:
-                raise
-            time.sleep(0.05)
+        server.kill()
 
 
 def spend(url, threads=8):
@@ -82,7 +61,7 @@ def spend(url, threads=8):
 
     def one(_):
         seen = Counter()
-        with httpx.Client(base_url=url, trust_env=False, timeout=30) as browser:
+        with httpx.Client(base_url=url, trust_env=False, timeout=WAIT_S_MAX) as browser:
             while not seen["spent"] and seen.total() <= CALLS:
                 seen[browser.get("/ada", headers={"connection": "close"}).text] += 1
         return seen
@@ -91,26 +70,20 @@ def spend(url, threads=8):
         return sum(clients.map(one, range(threads)), Counter())
 
 
-def stop(server):
-    """Ask the server to end, and wait for it as long as it may take."""
-    server.send_signal(signal.SIGTERM)
-    server.wait(STOP_S_MAX)
-
-
-def until_recovered(path):
-    """Wait until no other journal is there: the last of the killed may die a moment later."""
-    ends_s = time.monotonic() + 20
-    while len(Books(path).journals) > 1 and time.monotonic() < ends_s:
-        time.sleep(0.1)
+def until(condition):
+    """Wait for what other processes are about to do."""
+    ends_s = time.monotonic() + WAIT_S_MAX
+    while not condition():
+        assert time.monotonic() < ends_s, "it did not happen"
+        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("kind", SERVERS)
 def test_the_workers_of_a_server_share_one_cap(kind, llm, path):
     """All workers together answer what the cap covers; after SIGTERM all is counted, nothing is left."""
-    with serving(kind, path) as (server, url):
-        until_up(url)
-        seen = spend(url)
-        stop(server)
+    with serving(kind, path) as server:
+        seen = spend(server.url)
+        server.end(STOP_S_MAX)
     assert seen["answered"] == CALLS - SERVERS[kind][2]
     books = Books(path)
     assert books.calls == {"ada": CALLS, "early": 1}
@@ -119,13 +92,12 @@ def test_the_workers_of_a_server_share_one_cap(kind, llm, path):
 
 def test_what_a_server_leaves_is_recovered(llm, path, init):
     """Workers that are ended without a chance to flush lose no answer: the next process counts them all."""
-    with serving("uvicorn", path) as (server, url):
-        until_up(url)
-        seen = spend(url)
+    with serving("uvicorn", path) as server:
+        seen = spend(server.url)
         os.killpg(server.pid, signal.SIGKILL)
     pg = init(fail_open=False)
     assert ask_surely(client()) == "spent"
-    until_recovered(path)
+    until(lambda: len(Books(path).journals) <= 1)  # its own: the last of the killed may die a moment later
     pg.shutdown()
     assert seen["answered"] == CALLS - SERVERS["uvicorn"][2]
     books = Books(path)

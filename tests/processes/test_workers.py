@@ -18,7 +18,7 @@ from fleet import HERE, Books, environment
 def test_children_of_multiprocessing_share_one_cap(method, llm, path):
     """Children answer with their parent what the cap covers, and leave nothing behind at their end."""
     command = [sys.executable, "-W", "ignore::DeprecationWarning", str(HERE / "pool.py"), method, str(path)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=100, check=True)
     told = json.loads(done.stdout)
     assert told == {"made": 60, "journals": 1, "codes": [0, 0, 0]}
     books = Books(path)
@@ -31,7 +31,7 @@ CALLS, TASKS = 20, 30
 
 @pytest.fixture
 def folder(tmp_path):
-    for name in ("queue", "control", "processed", "outcomes"):
+    for name in ("queue", "control", "processed", "outcomes", "workers"):
         (tmp_path / name).mkdir()
     return tmp_path
 
@@ -39,7 +39,7 @@ def folder(tmp_path):
 def publish(env):
     """Queue the tasks before anybody works on them."""
     code = f"import tasks\nfor number in range({TASKS}): tasks.call.delay(number)"
-    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], env=env, check=True, timeout=100)
 
 
 def outcomes(folder):
@@ -58,11 +58,11 @@ def test_celerys_prefork_workers_share_one_cap(llm, path, folder):
         [*command, *options], env=env, cwd=folder, stdout=log, stderr=log, start_new_session=True
     )
     try:
-        ends_s = time.monotonic() + 40
+        ends_s = time.monotonic() + 80
         while outcomes(folder)[0].total() < TASKS and time.monotonic() < ends_s:
             time.sleep(0.05)
         worker.send_signal(signal.SIGTERM)
-        worker.wait(15)
+        worker.wait(30)
     finally:
         log.close()
         if worker.poll() is None:

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 
-from fleet import ANSWER, ask, client, plan, request, tell
+from fleet import ANSWER, ask_surely, client, plan, request, surely, tell
 
 from paygent import Paygent, catalogue
 
@@ -27,7 +27,7 @@ GATED_CALLS = 2
 
 def live(path, name, say):
     """What a victim does until it dies: one call that never ends, one user who is spent, and traffic."""
-    pg = Paygent.init(db_path=path)
+    pg = Paygent.init(db_path=path, fail_open=False)
     pg.configure_plan("default", plan(1_000_000))
     pg.configure_plan("one", plan(1))
     ids = {}
@@ -40,7 +40,7 @@ def live(path, name, say):
 
 def spend_gated(pg, say):
     pg.start_session("gated", "small", plan(GATED_CALLS))
-    while ask(sdk, "gated") != "spent":
+    while ask_surely(sdk, "gated") != "spent":
         pass
     say("gated")
 
@@ -53,12 +53,13 @@ def hold(pg, name, say):
 
     user = f"holder-{name}"
     pg.assign_plan(user, "one")
-    pg.wrap(slow, user_id=user, model="m", estimated_input_tokens=10, estimated_max_tokens=10)
+    given = {"model": "m", "estimated_input_tokens": 10, "estimated_max_tokens": 10}
+    surely(lambda: pg.wrap(slow, user_id=user, **given))
 
 
 def work(user, ids, say):
     while True:
-        if ask(sdk, user) == "answered":
+        if ask_surely(sdk, user) == "answered":
             say(ids[user])
 
 
@@ -78,7 +79,7 @@ def play(path, name, deaths_s, speaks):
     victims = [fork(path, f"{name}-{number}", writer) for number in range(len(deaths_s))]
     os.close(writer)
     if speaks:
-        select.select([reader], [], [], 20)
+        select.select([reader], [], [], 60)
     told = []
     drain = threading.Thread(target=lambda: told.append(os.fdopen(reader).read()))
     start_s = time.monotonic()

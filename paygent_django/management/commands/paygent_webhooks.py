@@ -41,5 +41,6 @@ class Command(BaseCommand):
 
 
 def _all_due(options: dict[str, Any]) -> int:
+    webhooks.tell()
     steps = iter(webhooks.deliver_due, 0)
     return sum(progress(steps, "delivering", how=options["format"]))

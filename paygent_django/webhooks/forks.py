@@ -1,0 +1,111 @@
+"""
+The database as the threads of this package use it: nobody forks while one of them does.
+
+A child would have a copy of what they are at. On SQLite it believes in locks that it does not hold, or waits
+for ever for one that a thread held which the child does not have; a module that Django loads with the first
+query never ends loading. So a fork waits until they pause, and closes the connections that they keep.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from paygent_django.database import database_alias
+
+_WAIT_S = 5.0
+
+
+class Doors:
+    """Who is at the database, and which connections they have left open."""
+
+    def __init__(self) -> None:
+        self.changed = threading.Condition()  # held while nobody may go in
+        self.inside: dict[int, int] = {}  # how deep, by thread
+        self.left_open: weakref.WeakSet[BaseDatabaseWrapper] = weakref.WeakSet()
+        self.is_empty = True  # at the last fork
+
+    def enter(self) -> None:
+        """Wait for the end of a fork, and go in."""
+        me = threading.get_ident()
+        with self.changed:
+            self.inside[me] = self.inside.get(me, 0) + 1
+
+    def leave(self) -> None:
+        """Go out, and tell which connections stay open."""
+        me = threading.get_ident()
+        with self.changed:
+            self.left_open.update(connections.all(initialized_only=True))
+            self.inside[me] -= 1
+            if not self.inside[me]:
+                del self.inside[me]
+                self.changed.notify_all()
+
+    def shut(self) -> None:
+        """Wait until nobody else is inside, and close what they have left open; then nobody goes in."""
+        self.changed.acquire()
+        me = threading.get_ident()
+        self.is_empty = self.changed.wait_for(lambda: self.inside.keys() <= {me}, _WAIT_S)
+        for wrapper in tuple(self.left_open) if self.is_empty and not self.inside else ():
+            _close(wrapper)
+
+    def open(self) -> None:
+        """In they go again."""
+        self.changed.release()
+
+
+_doors = Doors()
+_is_cut_off = False
+
+
+@contextlib.contextmanager
+def database() -> Iterator[None]:
+    """Within the block the calling thread may use the database; do not wait for anything else there."""
+    doors = _doors
+    doors.enter()
+    try:
+        yield
+    finally:
+        doors.leave()
+
+
+def is_cut_off() -> bool:
+    """Whether SQLite was in use, for longer than a fork waits, when this process was forked."""
+    return _is_cut_off
+
+
+def _close(wrapper: Any) -> None:
+    """Close a connection that belongs to another thread, which opens a new one when it goes on."""
+    if wrapper.connection is None or wrapper.in_atomic_block:
+        return
+    if wrapper.vendor == "sqlite" and wrapper.is_in_memory_db():
+        return
+    with contextlib.suppress(Exception):  # one that is lost already
+        wrapper._close()
+    wrapper.connection = None
+
+
+def _before() -> None:
+    _doors.shut()
+
+
+def _in_parent() -> None:
+    _doors.open()
+
+
+def _in_child() -> None:
+    global _doors, _is_cut_off  # noqa: PLW0603  # one of each per process
+    if not _doors.is_empty and connections[database_alias()].vendor == "sqlite":
+        _is_cut_off = True
+    _doors = Doors()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -9,7 +9,7 @@ from paygent.meter.patience import Patience
 
 
 class Waits:
-    """What was waited for since ``forget``, each answer of the ledger once, however often it was looked at."""
+    """What was waited for since ``forget``, each answer once, however often anybody looked for it."""
 
     def __init__(self):
         self._answers = []

@@ -335,5 +335,5 @@ print(os.waitpid(child, 0)[1])
 def test_a_child_forked_while_the_prices_are_loaded_can_load_them():
     """A fork in the middle of the first look-up leaves no import behind that never ends in the child."""
     command = [sys.executable, "-W", "ignore", "-c", FORKED_IN_THE_IMPORT]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    told = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     assert told.stdout.strip() == "0"

@@ -11,7 +11,7 @@ from paygent.core.usage import Usage
 from paygent.core.windows import Window
 from paygent.meter import refusals
 from paygent.meter.live import usage_of
-from paygent.meter.purse import Purse
+from paygent.meter.purse import Purse, model_scope
 
 if TYPE_CHECKING:
     from paygent.core.pricing import Rates
@@ -70,7 +70,7 @@ def _purses(
     assert tariff is not None
     tokens = None
     if model is not None and tariff.plan.models and wallet.period is not None:
-        tokens = wallet.model_purses(tariff.terms(model).model)[0]
+        tokens = wallet.purse_of(tariff.terms(model).scope)
     if session is not None and now_us < session.window.end_us:
         return wallet.period_purse, wallet.session_purse, tokens
     if tariff.plan.session.hard >= UNLIMITED:
@@ -86,7 +86,7 @@ def budget(wallet: Wallet, now_us: int) -> BudgetRemaining:
     shares: list[tuple[float, Limit]] = []
     tokens: dict[str, int | None] = dict.fromkeys(config.model_limits)
     for model in limits:
-        tokens[model] = int(_left(wallet.model_purses(model)[0], "model_tokens", shares))
+        tokens[model] = int(_left(wallet.purse_of(model_scope(model)), "model_tokens", shares))
     period_left = _left(period, "period_spend", shares) / NUSD_PER_USD
     session_left = _left(session, "session_spend", shares) / NUSD_PER_USD
     return BudgetRemaining(

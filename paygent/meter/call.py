@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from paygent.ledger import Session
     from paygent.meter.habits import Habits
     from paygent.meter.meter import Meter
-    from paygent.meter.purse import Purse
+    from paygent.meter.purse import ModelPurse, Purse
     from paygent.meter.tariff import Tariff, Terms
     from paygent.meter.wallet import Wallet
 
@@ -227,7 +227,7 @@ class Call:
         purses = self._purses(wallet, boot_s)
         if purses is None:
             return None
-        period, session, tokens, _ = purses
+        period, session, tokens = purses
         need = self.need_nusd
         if not (
             covers(period.held, need, period.lease)
@@ -250,7 +250,7 @@ class Call:
             return blocked
         purses = self._purses(wallet, boot_s)
         assert purses is not None
-        balances = {p.scope: Balance(p.hard, p.used, p.held) for p in purses[:3] if p is not None}
+        balances = {p.scope: Balance(p.hard, p.used, p.held) for p in purses if p is not None}
         outcome = reserve(balances, self.need_by_scope(), exact=tariff.plan.exact, slice_calls=0)
         if isinstance(outcome, Denied):
             return outcome
@@ -272,9 +272,7 @@ class Call:
         need = self.need_by_scope().get(scope)
         return need is not None and (not exact or need >= amount)
 
-    def _purses(
-        self, wallet: Wallet, boot_s: float
-    ) -> tuple[Purse, Purse, Purse | None, Purse | None] | None:
+    def _purses(self, wallet: Wallet, boot_s: float) -> tuple[Purse, Purse, ModelPurse | None] | None:
         if self.session_id is None:
             session_purse = wallet.session_purse
             self.session = wallet.session
@@ -286,14 +284,11 @@ class Call:
                 return None
             session_purse = wallet.purse(SESSION_SPEND, self.session.window)
         if self.model is None:
-            return wallet.period_purse, session_purse, None, None  # type: ignore[return-value]
-        pair = wallet.model_purses(self.terms.model)
-        return wallet.period_purse, session_purse, pair[0], pair[1]  # type: ignore[return-value]
+            return wallet.period_purse, session_purse, None  # type: ignore[return-value]  # see above
+        return wallet.period_purse, session_purse, wallet.purse_of(self.terms.scope)  # type: ignore[return-value]
 
-    def _take(
-        self, purses: tuple[Purse, Purse, Purse | None, Purse | None], wallet: Wallet, boot_s: float
-    ) -> None:
-        period, session, tokens, _ = purses
+    def _take(self, purses: tuple[Purse, Purse, ModelPurse | None], wallet: Wallet, boot_s: float) -> None:
+        period, session, tokens = purses
         period.held += self.need_nusd
         session.held += self.need_nusd
         if period.posted + period.unsettled >= period.soft:
@@ -318,7 +313,7 @@ class Call:
 
     def holds_on(self, purse: Purse) -> int:
         """What this call holds on *purse*."""
-        period, session, tokens, _ = self.purses
+        period, session, tokens = self.purses
         if purse is tokens:
             return self.need_tokens
         return self.need_nusd if purse is period or purse is session else 0
@@ -337,7 +332,7 @@ class Call:
 
     def release(self) -> None:
         """Void the holds."""
-        period, session, tokens, _ = self.purses
+        period, session, tokens = self.purses
         period.close(self.need_nusd, 0)
         session.close(self.need_nusd, 0)
         if tokens is not None:
@@ -346,14 +341,14 @@ class Call:
 
     def post(self, cost_nusd: int, tokens: int) -> Purse | None:
         """Void the holds and post the true amounts; returns a purse that this carries over its soft mark."""
-        period, session, tokens_purse, cost_purse = self.purses
+        period, session, tokens_purse = self.purses
         need_nusd = self.need_nusd
         crossed = period if period.close(need_nusd, cost_nusd) else None
         if session.close(need_nusd, cost_nusd):
             crossed = session
-        if tokens_purse is not None and cost_purse is not None:
+        if tokens_purse is not None:
             if tokens_purse.close(self.need_tokens, tokens):
                 crossed = tokens_purse
-            cost_purse.unsettled += cost_nusd
+            tokens_purse.cost_unsettled += cost_nusd
         self.need_nusd = self.need_tokens = 0
         return crossed

@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Final
 
 LEARNED_AFTER: Final = 8
 SIZES_KEPT: Final = 64
 USERS_MODELS_MAX: Final = 8
 TOKENS_PER_BYTE_MIN: Final = 0.05
+_WIDTH: Final = 4  # bytes of one size
 
 
 class OutputSizes:
     """
     The 95th percentile (nearest rank) of the last 64 answers that no cap of their call cut short.
 
-    An answer above it counts at once: what was under-estimated must not be under-estimated again.
+    An answer above it counts at once: what was under-estimated must not be under-estimated again. The sizes
+    are packed into bytes: every user has some, and what cannot change can be read while other threads learn.
     """
 
-    __slots__ = ("_last", "_p95", "calls")
+    __slots__ = ("_last", "_p95", "calls", "model")
 
-    def __init__(self) -> None:
+    def __init__(self, model: str = "") -> None:
+        self.model = model
         self.calls = 0
         self._p95 = 0
-        self._last = array("I")
+        self._last = b""
 
     def learn(self, output_tokens: int) -> None:
         """Note the size of one answer."""
-        last = self._last
-        if len(last) < SIZES_KEPT:
-            last.append(output_tokens)
-        else:
-            last[self.calls % SIZES_KEPT] = output_tokens
+        packed = output_tokens.to_bytes(_WIDTH, "big")
+        last = self._last = (self._last + packed)[-SIZES_KEPT * _WIDTH :]
         self.calls += 1
         if output_tokens > self._p95 or not self.calls % LEARNED_AFTER:
-            seen = sorted(last)  # whose length stands still while other threads learn
-            self._p95 = seen[-(-len(seen) * 95 // 100) - 1]
+            # In this order of bytes, packed sizes sort like the sizes.
+            seen = sorted([last[at : at + _WIDTH] for at in range(0, len(last), _WIDTH)])
+            self._p95 = int.from_bytes(seen[-(-len(seen) * 95 // 100) - 1], "big")
 
     @property
     def estimate(self) -> int | None:
@@ -64,11 +64,14 @@ class Habits:
             self.tokens_per_byte += (ratio - self.tokens_per_byte) * 0.1
 
 
-def sizes_of(sizes: dict[str, OutputSizes], model: str) -> OutputSizes:
-    """One user's answers of *model*; few are kept, since users choose the names."""
-    found = sizes.get(model)
-    if found is None:
-        if len(sizes) >= USERS_MODELS_MAX:
-            sizes.clear()
-        found = sizes[model] = OutputSizes()
-    return found
+def sizes_of(sizes: tuple[OutputSizes, ...], model: str) -> OutputSizes | None:
+    """One user's answers of *model*."""
+    for found in sizes:
+        if found.model == model:
+            return found
+    return None
+
+
+def with_new(sizes: tuple[OutputSizes, ...], model: str) -> tuple[OutputSizes, ...]:
+    """*sizes* and, at their end, a new one for *model*; few are kept, since users choose the names."""
+    return (*sizes[1 - USERS_MODELS_MAX :], OutputSizes(model))

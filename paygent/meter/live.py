@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from paygent.core.models import WATCH, BillingPeriod, CurrentUsage, PaygentModel, UserState
-from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NUSD_PER_USD, compile_plan
+from paygent.core.plan import MODEL_LIMIT, NUSD_PER_USD, compile_plan
 from paygent.core.pricing import usd_to_nusd
 from paygent.core.windows import billing_period, from_us, session_window, to_us
 from paygent.ledger import Session
+from paygent.meter.purse import ModelPurse, model_scope
 from paygent.meter.tariff import Tariff
 
 if TYPE_CHECKING:
@@ -35,11 +36,11 @@ def usage_of(wallet: Wallet, now_us: int | None = None) -> CurrentUsage:
     reserved: dict[str, int] = {}
     window = wallet.period.key if wallet.period is not None else ""
     for (scope, key), purse in sorted(wallet.purses.items()):
-        if key == window and scope.startswith(MODEL_LIMIT):
-            _note(tokens, scope[len(MODEL_LIMIT) :], purse.used)
-            _note(reserved, scope[len(MODEL_LIMIT) :], purse.held)
-        elif key == window and scope.startswith(MODEL_COST):
-            _note(cost, scope[len(MODEL_COST) :], purse.used / NUSD_PER_USD)
+        if key == window and isinstance(purse, ModelPurse):
+            model = scope[len(MODEL_LIMIT) :]
+            _note(tokens, model, purse.used)
+            _note(reserved, model, purse.held)
+            _note(cost, model, purse.cost_used / NUSD_PER_USD)
     period, session, session_purse = wallet.period_purse, wallet.session, wallet.session_purse
     if session is not None and now_us is not None and now_us >= session.window.end_us:
         session = session_purse = None
@@ -163,7 +164,7 @@ def _assign_usage(wallet: Wallet, usage: CurrentUsage, name: str) -> None:
             purse.posted = usd_to_nusd(usage.session_cost) - purse.unsettled
     elif name == "period_tokens_by_model" and wallet.period is not None:
         for model, tokens in usage.period_tokens_by_model.items():
-            purse = wallet.model_purses(model)[0]
+            purse = wallet.purse_of(model_scope(model))
             purse.posted = tokens - purse.unsettled
 
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from paygent.context import Payer
 from paygent.core.bounds import CALL_TOKENS_MAX, DESCRIPTION_LENGTH_MAX, MODEL_LENGTH_MAX
@@ -18,6 +18,7 @@ from paygent.meter.audit import fire
 from paygent.meter.call import Call, State
 from paygent.meter.ids import id_for_key
 from paygent.meter.live import refresh
+from paygent.meter.purse import model_scope
 from paygent.meter.sizing import learn
 
 if TYPE_CHECKING:
@@ -167,7 +168,7 @@ def _event(
 ) -> Event:
     usage, session = bill.usage, call.session
     assert session is not None
-    period, session_purse, tokens, _ = call.purses
+    period, session_purse, tokens = call.purses
     if tokens is not None:
         model: str | None = call.terms.model
     else:
@@ -195,10 +196,12 @@ def post(meter: Meter, call: Call, event: Event) -> None:
     tokens = event.input_tokens + event.output_tokens
     with wallet.lock:
         if call.purses[2] is None and event.model is not None:
-            call.purses = (*call.purses[:2], *_uncovered(call, event))
+            call.need_tokens = 0  # nothing was held for a model that only the answer named
+            call.purses = (*call.purses[:2], wallet.purse_of(model_scope(event.model)))
         crossed = call.post(cost, tokens)
-        wallet.events.append(event)
-        full = len(wallet.events) == meter.options.max_batch_size
+        events = wallet.events = wallet.events or []
+        events.append(event)
+        full = len(events) == meter.options.max_batch_size
         if call.payer.tally is not None:
             call.payer.tally.posted(cost, tokens, crossed or call.soft)
         waiting = bool(wallet.asks)
@@ -212,13 +215,6 @@ def post(meter: Meter, call: Call, event: Event) -> None:
         fire(meter.callbacks.usage, to_model(event))
     if waiting:
         meter.queue.freed(wallet)
-
-
-def _uncovered(call: Call, event: Event) -> tuple[Any, Any]:
-    """The purses of a model that only the answer named; nothing was held on them."""
-    assert event.model is not None
-    call.need_tokens = 0
-    return call.wallet.model_purses(event.model)
 
 
 def may_be_billed(error: BaseException | None) -> bool:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from paygent.core.bounds import CALL_TOKENS_MAX
 from paygent.core.pricing import UnpricedTokensError, cost_nusd
 from paygent.core.usage import Usage
-from paygent.meter.habits import sizes_of
+from paygent.meter.habits import sizes_of, with_new
 
 if TYPE_CHECKING:
     from paygent.core.models import PlanConfig
@@ -85,8 +85,7 @@ def _output_estimate(call: Call, config: PlanConfig) -> int:
     cap = call.max_output_tokens
     if cap is not None and cap >= 0:
         return min(cap, CALL_TOKENS_MAX)
-    sizes = call.wallet.sizes
-    own = sizes.get(call.terms.model) if sizes is not None else None
+    own = sizes_of(call.wallet.sizes, call.terms.model)
     learned = own.estimate if own is not None else None
     if learned is None:
         learned = call.habits.output.estimate
@@ -99,6 +98,9 @@ def learn(call: Call, usage: Usage) -> None:
         call.habits.learn_input(call.input_bytes, usage.input_tokens)
     if call.max_output_tokens is None or call.max_output_tokens < 0:
         call.habits.output.learn(usage.output_tokens)
-        if call.wallet.sizes is None:
-            call.wallet.sizes = {}
-        sizes_of(call.wallet.sizes, call.terms.model).learn(usage.output_tokens)
+        wallet, model = call.wallet, call.terms.model
+        own = sizes_of(wallet.sizes, model)
+        if own is None:
+            sizes = wallet.sizes = with_new(wallet.sizes, model)
+            own = sizes[-1]
+        own.learn(usage.output_tokens)

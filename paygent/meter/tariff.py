@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from paygent.core import names
 from paygent.core.pricing import Rates, rates_from_plan
 from paygent.meter.habits import Habits
+from paygent.meter.purse import model_scope
 
 if TYPE_CHECKING:
     from paygent.core.plan import CompiledPlan
@@ -23,15 +24,16 @@ class Terms:
 
     ``model`` is the name that the plan knows, else the name that was asked for. ``listed`` is false for a
     model that a plan which lists models names nowhere. ``rates`` of ``None``: nobody knows what it costs.
-    ``answered`` are the terms of a call by the model that answered it.
+    ``answered`` are the terms of a call by the model that answered it, ``scope`` is what limits its tokens.
     """
 
-    __slots__ = ("answered", "habits", "listed", "model", "rate_source", "rates")
+    __slots__ = ("answered", "habits", "listed", "model", "rate_source", "rates", "scope")
 
     def __init__(
         self, model: str, rates: Rates | None, rate_source: str | None, listed: bool, habits: Habits
     ) -> None:
         self.model = model
+        self.scope = model_scope(model)
         self.rates = rates
         self.rate_source = rate_source
         self.listed = listed

@@ -5,15 +5,14 @@ from __future__ import annotations
 import threading
 from collections import deque
 from concurrent.futures import Future
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from paygent.core.balance import within
 from paygent.core.events import Event
-from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NO_LIMIT, SESSION_SPEND, TOTAL_SPEND, Limit
+from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NO_LIMIT, SESSION_SPEND, TOTAL_SPEND
 from paygent.core.windows import Window, billing_period
 from paygent.ledger import GRANT_TTL_S, Account, Bucket, LeaseReply, LeaseRequest, Session
-from paygent.meter.purse import Purse
+from paygent.meter.purse import ModelPurse, Purse, model_scope
 
 if TYPE_CHECKING:
     from paygent.meter.call import Call, Outcome
@@ -23,17 +22,8 @@ if TYPE_CHECKING:
 IDLE_S = 5.0
 FRESH_S = 1.0  # how old what is known of a plan may get before a call is judged by it
 SESSIONS_MAX = 64
-
-
-@lru_cache(maxsize=4096)
-def _bucket(scope: str, window_key: str) -> Bucket:
-    """One object per bucket of a period: the wallets of many users share it."""
-    return scope, window_key
-
-
-@lru_cache(maxsize=1024)
-def _model_scopes(model: str) -> tuple[str, str]:
-    return MODEL_LIMIT + model, MODEL_COST + model
+# Nobody adds to it: an empty list of its own would be 56 bytes of every idle wallet.
+_NONE: Any = ()
 
 
 class Ask:
@@ -60,13 +50,16 @@ class Wallet:
     Times are seconds of this machine's boot clock; ``offset_us`` leads from there to the ledger's clock.
     Past ``ready_until_s`` (a window's end, the grant's deadline) nothing is admitted before the ledger is
     asked again. ``override`` says that a user's live state was edited: this process alone then judges.
+
+    There may be a hundred thousand of them, so what most users never need is made when it is needed. The
+    purses of the running windows and of the last model have fields of their own; ``more`` holds all the rest.
     """
 
     __slots__ = (
         "account", "announce", "answered_s", "asking", "asks", "busy_on", "contended", "deadline_s",
         "events", "gone",
-        "in_flight", "lease_id", "lock", "pair", "pair_model", "moved_to", "offset_us", "override", "period",
-        "period_purse", "poll_at_s", "poll_s", "purses", "ready_until_s", "refused",
+        "in_flight", "lease_id", "lock", "model_purse", "more", "moved_to", "offset_us", "override",
+        "period", "period_purse", "poll_at_s", "poll_s", "ready_until_s", "refused",
         "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
         "sharers", "sizes", "stale", "thirsty", "state", "tariff", "touched_s", "user_id", "want",
     )  # fmt: skip
@@ -80,15 +73,14 @@ class Wallet:
         self.period: Window | None = None
         self.session: Session | None = None
         self.sessions: dict[str, Session] | None = None
-        self.purses: dict[Bucket, Purse] = {}
-        self.pair: tuple[Purse, Purse] | None = None  # of the model that was asked for last
-        self.pair_model: str | None = None
         self.period_purse: Purse | None = None
         self.session_purse: Purse | None = None
+        self.model_purse: ModelPurse | None = None  # of the model that was asked for last
+        self.more: dict[Bucket, Purse] | None = None
         self.gone = False
         self.asks: deque[Ask] | None = None
         self.asking: Ask | None = None  # whose need the operation under way is for
-        self.events: list[Event] = []
+        self.events: list[Event] = _NONE  # a list of its own once there is one
         self.sent_events: list[Event] | None = None
         self.override: Any = None
         self.in_flight = self.stale = self.contended = False
@@ -101,7 +93,7 @@ class Wallet:
         self.refused: tuple[str, bool, int] | None = None
         self.sharers = 1
         self.offset_us = 0
-        self.sizes: dict[str, OutputSizes] | None = None  # of this user's answers, by model
+        self.sizes: tuple[OutputSizes, ...] = ()  # of this user's answers, by model
         self.want: tuple[str | None, dict[str, int]] | None = None
         self.thirsty = False
 
@@ -112,30 +104,71 @@ class Wallet:
 
     # -- purses ---------------------------------------------------------------------------------------
 
+    @property
+    def purses(self) -> dict[Bucket, Purse]:
+        """All purses, by what the ledger calls them."""
+        return {purse.bucket: purse for purse in self._all()}
+
+    def _all(self) -> list[Purse]:
+        first = (self.period_purse, self.session_purse, self.model_purse)
+        return [*[purse for purse in first if purse is not None], *(self.more or {}).values()]
+
+    def _find(self, scope: str, window_key: str) -> Purse | None:
+        for purse in (self.period_purse, self.session_purse, self.model_purse):
+            if purse is not None and purse.scope == scope and purse.window.key == window_key:
+                return purse
+        return None if self.more is None else self.more.get((scope, window_key))
+
     def purse(self, scope: str, window: Window) -> Purse:
         """The purse of *scope* in *window*, made when it is first touched."""
-        bucket = (scope, window.key) if scope == SESSION_SPEND else _bucket(scope, window.key)
-        purse = self.purses.get(bucket)
+        purse = self._find(scope, window.key)
         if purse is None:
-            purse = self.purses[bucket] = Purse(bucket[0], window, self._limit_of(scope))
+            purse = self._new(scope, window)
+            self._keep(purse)
         purse.window = window  # a plan may stretch a running session
         return purse
 
     def look(self, scope: str, window: Window) -> Purse:
         """The purse of *scope* in *window*, or one that nobody keeps: for those who only read it."""
-        return self.purses.get((scope, window.key)) or Purse(scope, window, self._limit_of(scope))
+        return self._find(scope, window.key) or self._new(scope, window)
 
-    def _limit_of(self, scope: str) -> Limit:
-        return self.tariff.plan.limit_of(scope) if self.tariff is not None else NO_LIMIT
+    def _new(self, scope: str, window: Window) -> Purse:
+        limit = self.tariff.plan.limit_of(scope) if self.tariff is not None else NO_LIMIT
+        if scope.startswith(MODEL_LIMIT):
+            return ModelPurse(scope, window, limit)
+        return Purse(scope, window, limit)
 
-    def model_purses(self, model: str) -> tuple[Purse, Purse]:
-        """Tokens and cost of *model* in the running period."""
-        if self.pair is None or self.pair_model != model:
+    def _keep(self, purse: Purse) -> None:
+        if self.more is None:
+            self.more = {}
+        self.more[purse.bucket] = purse
+
+    def _exchanged(self, purse: Purse | None, scope: str, window: Window) -> Any:
+        """The purse of *scope* in *window*, for a field of its own; *purse*, which had it, joins the rest."""
+        if purse is not None and purse.scope == scope and purse.window.key == window.key:
+            purse.window = window
+            return purse
+        if purse is not None:
+            self._keep(purse)
+        found = self._taken(scope, window.key) or self._new(scope, window)
+        found.window = window
+        return found
+
+    def _taken(self, scope: str, window_key: str) -> Purse | None:
+        """Take a purse out of the rest; an empty dictionary would be a tenth of an idle wallet."""
+        if self.more is None:
+            return None
+        purse = self.more.pop((scope, window_key), None)
+        self.more = self.more or None
+        return purse
+
+    def purse_of(self, scope: str) -> ModelPurse:
+        """Tokens and cost of a model (see ``model_scope``) in the running period."""
+        purse = self.model_purse
+        if purse is None or purse.scope != scope:
             assert self.period is not None
-            tokens, cost = _model_scopes(model)
-            self.pair = (self.purse(tokens, self.period), self.purse(cost, self.period))
-            self.pair_model = model
-        return self.pair
+            purse = self.model_purse = self._exchanged(purse, scope, self.period)
+        return purse
 
     def session_of(self, own_id: str | None, boot_s: float) -> Session | None:
         """The running session of a call, or ``None`` if the ledger must name it first."""
@@ -152,7 +185,7 @@ class Wallet:
         """Ask for more in the background before calls like *call* run dry, once per grant."""
         self.want = (call.session_id, call.need_by_scope())
         self.thirsty = True
-        for purse in call.purses[:3]:
+        for purse in call.purses:
             if purse is not None:
                 purse.low = 0
 
@@ -169,7 +202,7 @@ class Wallet:
             if self.in_flight:
                 return None
             self.in_flight, self.sent_s, self.stale = True, boot_s, False
-            self.sent_events, self.events = self.events, []
+            self.sent_events, self.events = self.events, _NONE
             request = LeaseRequest(self.user_id, self.lease_id, seq, events=list(self.sent_events))
             if self.asks:
                 self.asking = self.asks[0]
@@ -181,8 +214,8 @@ class Wallet:
             elif self.want is not None and not self.contended:
                 request.session_id, request.want = self.want
             self.want = None
-            for purse in self.purses.values():
-                purse.sent = purse.unsettled
+            for purse in self._all():
+                purse.send()
                 if purse.finite:
                     purse.raised = max(0, purse.held - purse.lease)
                     purse.lease = purse.held + (0 if request.need else self._kept(purse, boot_s))
@@ -212,21 +245,21 @@ class Wallet:
             self.offset_us = reply.now_us - int(boot_s * 1e6)
             lowered = False
             told = {reply.period.key, reply.session.window.key if reply.session is not None else None}
-            if self.override is not None:
-                for purse in self.purses.values():
-                    purse.posted += purse.sent
-            else:
+            if self.override is None:
                 lowered = tariff is not self.tariff and not request.need
                 self.account = reply.account
                 self.limited_by(tariff)
                 self.windows(reply.period, request.session_id, reply.session)
-                for bucket, amount in reply.posted.items():
-                    self._known_purse(bucket).posted = amount
-            for bucket, purse in list(self.purses.items()):
-                purse.unsettled -= purse.sent
-                if bucket not in reply.posted and self.override is None:
-                    purse.posted = 0 if bucket[1] in told else purse.posted + purse.sent
-                purse.sent = 0
+                for bucket in reply.posted:
+                    self._know(bucket)
+
+            def said(bucket: Bucket) -> int | None:
+                return reply.posted.get(bucket, 0 if bucket[1] in told else None)
+
+            for bucket, purse in self.purses.items():
+                purse.arrive()
+                if self.override is None:
+                    purse.hear(said)
                 purse.others = reply.others.get(bucket, 0)
                 if purse.finite:
                     purse.raised = 0
@@ -234,8 +267,8 @@ class Wallet:
                     purse.refill_below(request.need.get(purse.scope) or request.want.get(purse.scope))
                     if lowered:  # what was kept was worked out under the old plan
                         purse.lease = within(purse.lease, purse.held, purse.hard - purse.used - purse.others)
-                if self._is_over(purse) or self._is_blank(purse):
-                    del self.purses[bucket]
+                if self._is_over(purse) or self._is_in_vain(purse):
+                    self._drop(purse)
             self.deadline_s = self.sent_s + GRANT_TTL_S
             self._be_ready_until()
 
@@ -245,41 +278,42 @@ class Wallet:
         self.offset_us = now_us - int(boot_s * 1e6)
         self.limited_by(tariff)
         self.windows(billing_period(known.account.period, now_us), None, known.session)
-        for bucket, amount in known.posted.items():
-            if bucket in self.purses or (self.period is not None and bucket[1] == self.period.key):
-                self._known_purse(bucket).posted = amount
+        for bucket in known.posted:
+            if self.period is not None and bucket[1] == self.period.key:
+                self._know(bucket)
+        for purse in self._all():
+            purse.hear(known.posted.get)
 
     def failed(self) -> None:
         """The operation did not come through: its events wait for the next one."""
         with self.lock:
             self.in_flight = False
-            self.events = (self.sent_events or []) + self.events
+            self.events = [*(self.sent_events or ()), *self.events]
             self.sent_events = None
-            for purse in self.purses.values():
-                purse.sent = 0
-                purse.lease -= purse.raised  # nobody has granted what was held beyond the lease
-                purse.raised = 0
+            for purse in self._all():
+                purse.fail()
 
     def limited_by(self, tariff: Tariff) -> None:
         """Take on a plan; a new one is judged from the next call on, open holds keep their price."""
         if tariff is self.tariff:
             return
         self.tariff, self.refused = tariff, None
-        for purse in self.purses.values():
+        for purse in self._all():
             purse.limited_by(tariff.plan.limit_of(purse.scope))
 
     def windows(self, period: Window, own_id: str | None, session: Session | None) -> None:
         """Enter the windows that the ledger named."""
-        if period != self.period:
-            self.pair = None
+        if period != self.period and self.model_purse is not None:
+            self._keep(self.model_purse)
+            self.model_purse = None
         self.period = period
-        self.period_purse = self.purse(TOTAL_SPEND, period)
+        self.period_purse = self._exchanged(self.period_purse, TOTAL_SPEND, period)
         if session is not None:
             if own_id is None:
                 if session == self.session:
                     session = self.session  # one object, and one copy of its key, for as long as it lasts
                 self.session = session
-                self.session_purse = self.purse(SESSION_SPEND, session.window)
+                self.session_purse = self._exchanged(self.session_purse, SESSION_SPEND, session.window)
             else:
                 if self.sessions is None:
                     self.sessions = {}
@@ -294,37 +328,42 @@ class Wallet:
         ends_us = min(self.period.end_us, self.session.window.end_us if self.session else self.period.end_us)
         ends_s = (ends_us - self.offset_us) / 1e6
         # Without a lease nothing renews what is known here: after a second the plan may be another.
-        leased = any(purse.finite and purse.lease > 0 for purse in self.purses.values())
+        leased = any(purse.finite and purse.lease > 0 for purse in self._all())
         known_until_s = self.deadline_s if leased else self.sent_s + FRESH_S
         self.ready_until_s = min(ends_s, known_until_s)
 
-    def _known_purse(self, bucket: Bucket) -> Purse:
-        purse = self.purses.get(bucket)
-        if purse is None:
+    def _know(self, bucket: Bucket) -> None:
+        """Have a purse for *bucket*; what a model costs is in the purse of its tokens."""
+        scope, key = bucket
+        if scope.startswith(MODEL_COST):
+            scope = model_scope(scope[len(MODEL_COST) :])
+        elif scope.startswith(MODEL_LIMIT):
+            scope = model_scope(scope[len(MODEL_LIMIT) :])
+        if self._find(scope, key) is None:
             windows = [self.period, *(session.window for session in self._live_sessions())]
-            found = [window for window in windows if window is not None and window.key == bucket[1]]
-            purse = self.purse(bucket[0], found[0] if found else Window(bucket[1], 0, 0))
-        return purse
+            found = [window for window in windows if window is not None and window.key == key]
+            self.purse(scope, found[0] if found else Window(key, 0, 0))
+
+    def _drop(self, purse: Purse) -> None:
+        if purse is self.model_purse:
+            self.model_purse = None
+        else:
+            self._taken(*purse.bucket)
 
     def _live_sessions(self) -> list[Session]:
         return [s for s in (self.session, *(self.sessions or {}).values()) if s is not None]
 
     def _is_over(self, purse: Purse) -> bool:
         """Whether a purse belongs to a window that is past, with nothing open in it any more."""
-        if purse.held or purse.unsettled or self.period is None:
+        if self.period is None or not purse.is_settled:
             return False
         if purse.scope == SESSION_SPEND:
             return all(purse.window.key != session.window.key for session in self._live_sessions())
         return purse.window.key != self.period.key
 
-    def _is_blank(self, purse: Purse) -> bool:
+    def _is_in_vain(self, purse: Purse) -> bool:
         """Whether a model's purse says nothing: users choose the names, so such purses must not pile up."""
-        if purse.held or purse.unsettled or purse.posted or (purse.finite and purse.lease):
-            return False
-        if purse.scope in (TOTAL_SPEND, SESSION_SPEND):
-            return False
-        self.pair = None
-        return True
+        return purse.is_blank and purse.scope not in (TOTAL_SPEND, SESSION_SPEND)
 
     def is_due(self, boot_s: float) -> bool:
         """Whether the ledger has something to hear from this wallet, or it something to hear back."""
@@ -332,17 +371,17 @@ class Wallet:
             return boot_s >= self.poll_at_s
         if self.events or self.stale:
             return True
-        leased = any(purse.finite and purse.lease > 0 for purse in self.purses.values())
+        leased = any(purse.finite and purse.lease > 0 for purse in self._all())
         return leased and boot_s >= self.sent_s + FRESH_S / 2
 
     @property
     def idle_lease(self) -> bool:
         """Whether something is leased that no call holds."""
-        return any(purse.finite and purse.lease > purse.held for purse in self.purses.values())
+        return any(purse.finite and purse.lease > purse.held for purse in self._all())
 
     @property
     def forgettable(self) -> bool:
         """Whether nothing is open or unsettled here, so that the wallet may be dropped from memory."""
         if self.events or self.asks or self.in_flight or self.live is not None:
             return False
-        return not any(p.held or p.unsettled or (p.finite and p.lease > 0) for p in self.purses.values())
+        return not any(not p.is_settled or (p.finite and p.lease > 0) for p in self._all())

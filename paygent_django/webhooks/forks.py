@@ -1,9 +1,10 @@
 """
-The database as the threads of this package use it: nobody forks while one of them does.
+Nobody forks while a thread of this package is at the database, or at anything else that takes locks.
 
-A child would have a copy of what they are at. On SQLite it believes in locks that it does not hold, or waits
-for ever for one that a thread held which the child does not have; a module that Django loads with the first
-query never ends loading. So a fork waits until they pause, and closes the connections that they keep.
+A child would have a copy of what the thread is at, and not the thread. On SQLite it believes in locks that it
+does not hold, or waits for ever for one that is held; a module that Django loads with the first query never
+ends loading, nor do the certificates of OpenSSL. So a fork waits until they pause, and closes the connections
+that they keep.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ _WAIT_S = 5.0
 
 
 class Doors:
-    """Who is at the database, and which connections they have left open."""
+    """Who is inside, and which connections to databases they have left open."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()  # held while nobody may go in
+        self.changed = threading.Condition()
+        self.is_shut = False
         self.inside: dict[int, int] = {}  # how deep, by thread
         self.left_open: weakref.WeakSet[BaseDatabaseWrapper] = weakref.WeakSet()
         self.is_empty = True  # at the last fork
@@ -36,6 +38,7 @@ class Doors:
         """Wait for the end of a fork, and go in."""
         me = threading.get_ident()
         with self.changed:
+            self.changed.wait_for(lambda: not self.is_shut or me in self.inside)
             self.inside[me] = self.inside.get(me, 0) + 1
 
     def leave(self) -> None:
@@ -49,8 +52,9 @@ class Doors:
                 self.changed.notify_all()
 
     def shut(self) -> None:
-        """Wait until nobody else is inside, and close what they have left open; then nobody goes in."""
+        """Let nobody else in, wait until nobody is inside, and close what they have left open."""
         self.changed.acquire()
+        self.is_shut = True
         me = threading.get_ident()
         self.is_empty = self.changed.wait_for(lambda: self.inside.keys() <= {me}, _WAIT_S)
         for wrapper in tuple(self.left_open) if self.is_empty and not self.inside else ():
@@ -58,6 +62,8 @@ class Doors:
 
     def open(self) -> None:
         """In they go again."""
+        self.is_shut = False
+        self.changed.notify_all()
         self.changed.release()
 
 
@@ -66,8 +72,8 @@ _is_cut_off = False
 
 
 @contextlib.contextmanager
-def database() -> Iterator[None]:
-    """Within the block the calling thread may use the database; do not wait for anything else there."""
+def held_off() -> Iterator[None]:
+    """Forks wait for the end of the block, within bounds: wait for nothing there but the database."""
     doors = _doors
     doors.enter()
     try:

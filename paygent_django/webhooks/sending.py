@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401  # else getaddrinfo loads it, on a thread, while somebody may fork
+import functools
 import json
+import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -14,6 +16,7 @@ import httpcore
 from paygent.core.windows import from_us
 from paygent.wire.signing import HEADER, sign
 from paygent_django.models import WebhookDelivery
+from paygent_django.webhooks import forks
 from paygent_django.webhooks.guard import GuardedBackend, TargetError, check_url
 
 CONNECT_S = 5.0
@@ -68,13 +71,28 @@ def _post(url: str, headers: Mapping[bytes | str, bytes | str], body: bytes) -> 
     timeouts = {"connect": CONNECT_S, "read": ANSWER_S, "write": ANSWER_S, "pool": CONNECT_S}
     with (
         httpcore.ConnectionPool(
-            ssl_context=ssl.create_default_context(),
+            ssl_context=_tls() if url[:6].lower() == "https:" else None,
             max_connections=1,
             network_backend=GuardedBackend(IN_ALL_S),
         ) as pool,
         pool.stream("POST", url, headers=headers, content=body, extensions={"timeout": timeouts}) as response,
     ):
         return response.status
+
+
+def _tls() -> ssl.SSLContext:
+    with forks.held_off():
+        return _context()
+
+
+@functools.cache
+def _context() -> ssl.SSLContext:
+    """One for all deliveries: it takes long to load what certificates are trusted."""
+    return ssl.create_default_context()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_context.cache_clear)
 
 
 def _answer(status: int) -> Outcome:

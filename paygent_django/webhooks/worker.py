@@ -106,7 +106,7 @@ def deliver_due(limit: int = 100, *, ended: Callable[[], bool] = bool) -> int:
     Addresses come in turn, one delivery of each before the second of any. One that lets us wait in vain is
     passed over from then on.
     """
-    with forks.database():
+    with forks.held_off():
         due = list(_in_turn()[:limit])
     hanging: set[int] = set()
     if len(due) <= 1 or _is_ending:
@@ -136,13 +136,13 @@ def _run() -> None:
 
 
 def _disconnect() -> None:
-    with forks.database():
+    with forks.held_off():
         connections.close_all()
 
 
 def _turn() -> int | None:
     """How many were tried; ``None``: the database is away, say."""
-    with forks.database():
+    with forks.held_off():
         close_old_connections()
     try:
         for step in _turns:
@@ -164,7 +164,7 @@ def _turn() -> int | None:
 
 
 def _stepped(step: Callable[[], bool]) -> bool:
-    with forks.database():
+    with forks.held_off():
         return step()
 
 
@@ -190,7 +190,7 @@ def _in_turn() -> Any:
 def _claim(delivery: WebhookDelivery) -> bool:
     """Take a delivery, unless another process was faster."""
     until_us = now_us() + CLAIMED_S * 1_000_000
-    with forks.database():
+    with forks.held_off():
         claimed = rows(WebhookDelivery).filter(pk=delivery.pk, next_attempt_us=delivery.next_attempt_us)
         if not claimed.update(next_attempt_us=until_us, attempts=delivery.attempts + 1):
             return False
@@ -233,7 +233,7 @@ def _try(delivery: WebhookDelivery) -> bool:
         log.exception("webhooks: a delivery failed in an unforeseen way")
         outcome = Outcome(None, type(error).__name__)
     hangs = outcome.status is None and time.monotonic() - since_s >= HANGS_S
-    with forks.database():
+    with forks.held_off():
         _note(delivery, outcome)
         if hangs:
             _pause(delivery.endpoint)

@@ -75,13 +75,13 @@ def spend(pg: Paygent, user_id: str, usd: float) -> None:
 def gate_events(pg: Paygent, user_id: str | None = None) -> list[Any]:
     """Return the audit trail, oldest first."""
     pg.flush()
-    return pg._meter.exporter.call(lambda ledger: ledger.gate_events(user_id)).result(5)[::-1]
+    return pg._meter.exporter.call(lambda ledger: ledger.gate_events(user_id)).result(60)[::-1]
 
 
 def events(pg: Paygent, user_id: str | None = None) -> list[Any]:
     """Return the events in the ledger, oldest first."""
     pg.flush()
-    return pg._meter.exporter.call(lambda ledger: ledger.events(user_id)).result(5)[::-1]
+    return pg._meter.exporter.call(lambda ledger: ledger.events(user_id)).result(60)[::-1]
 
 
 class World:

@@ -4,8 +4,11 @@ import logging
 
 import pytest
 from api_world import World
+from ledger_waits import ledger_waits
 
 from paygent import Paygent
+
+__all__ = ["ledger_waits"]
 
 
 @pytest.fixture(autouse=True)

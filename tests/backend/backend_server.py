@@ -12,8 +12,7 @@ import time
 from pathlib import Path
 
 import httpx
-
-START_S = 40.0
+from listening import START_S_MAX, STARTS_MAX, free_port, is_taken
 
 
 class BackendServer:
@@ -23,12 +22,13 @@ class BackendServer:
     *database* is a URL; by default a SQLite file in *folder*, which is the server's home too.
     """
 
-    def __init__(self, folder, database=None, key=None, port=0, **environment):
+    def __init__(self, folder, database=None, key=None, **environment):
         self.folder = Path(folder)
         self.database = database or f"sqlite:///{self.folder / 'server.db'}"
         self.key = key or "pg_live_" + secrets.token_urlsafe(24)
         self.log = self.folder / "server.log"
-        self._port = port
+        self._port = free_port()  # it stays its own when it is started again
+        self._starts = 0
         self._environment = environment
         self._process = None
 
@@ -39,6 +39,7 @@ class BackendServer:
         environment = {**os.environ, "HOME": str(self.folder), "PAYGENT_BOOTSTRAP_KEY": self.key}
         environment |= self._environment
         environment = {name: value for name, value in environment.items() if value is not None}
+        self._starts += 1
         began = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
@@ -49,13 +50,16 @@ class BackendServer:
                 env=environment,
                 start_new_session=True,
             )
-        ends_s = time.monotonic() + START_S
+        ends_s = time.monotonic() + START_S_MAX
         while (found := re.search(r"Paygent serves (\S+)", self.said()[began:])) is None:
-            if self._process.poll() is not None or time.monotonic() > ends_s:
+            has_ended = self._process.poll() is not None
+            if has_ended and self._starts < STARTS_MAX and is_taken(self.said()[began:]):
+                self._port = free_port()
+                return self.start(*options)
+            if has_ended or time.monotonic() > ends_s:
                 raise RuntimeError(f"the server does not start:\n{self.said()[-3000:]}")
             time.sleep(0.05)
         self.url = found[1]
-        self._port = int(self.url.rpartition(":")[2])
         return self
 
     def said(self):
@@ -76,7 +80,7 @@ class BackendServer:
         return httpx.Client(
             base_url=self.api,
             headers={"Authorization": f"Bearer {key or self.key}"},
-            timeout=20.0,
+            timeout=60.0,
             trust_env=False,
         )
 

@@ -97,20 +97,21 @@ def test_any_id_works_in_the_sdk(backend, call):
 
 
 def test_an_upgrade_binds_the_next_call(backend, call):
-    """After the subscription POST a user who was blocked is judged by the new plan within a second."""
+    """After the subscription POST a user who was blocked is judged by the new plan, without a restart."""
     user_id = f"upgraded {uuid.uuid4()}"
     with backend.client() as client:
         prepared(client, user_id, name="tiny", model_limits={MODEL: {"max_tokens_per_period": 60}})
         with pytest.raises(PaygentLimitExceeded):
             call(user_id, times=5)
         prepared(client, user_id, name="large")
-    began_s = time.monotonic()
+    ends_s = time.monotonic() + 20  # with the next tick, within a second; else after 30, with its lease
     while True:
         try:
             call(user_id)
             break
         except PaygentLimitExceeded:
-            assert time.monotonic() - began_s < 1
+            assert time.monotonic() < ends_s
+            time.sleep(0.02)
 
 
 def test_eight_clients_with_the_same_batch_count_it_once(backend):
@@ -121,7 +122,7 @@ def test_eight_clients_with_the_same_batch_count_it_once(backend):
     def post(_):
         with backend.client() as client:
             client.get("/health")
-            barrier.wait(20)
+            barrier.wait(60)
             return client.post("/events/batch", json=batch).json()
 
     with ThreadPoolExecutor(8) as pool:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -90,7 +91,7 @@ def test_what_cannot_be_meant_is_said(tmp_path, environment, options, said):
     """Exit status 2 and one line that says what to change."""
     command = [sys.executable, "-m", "paygent.cli", "serve", "--port", "0", *options]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60,
+        command, capture_output=True, text=True, check=False, timeout=100,
         env={**os.environ, "HOME": str(tmp_path), **environment},
     )  # fmt: skip
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
@@ -220,18 +221,37 @@ def test_the_log_is_lines_of_json_without_secrets(sqlite_backend):
     assert sqlite_backend.key not in sqlite_backend.said()
 
 
+class Steps:
+    """Counts how far requests have come: httpx tells it."""
+
+    def __init__(self):
+        self.seen = Counter()
+
+    def __call__(self, name, _info):
+        self.seen[name] += 1
+
+    def until(self, name, times):
+        ends_s = time.monotonic() + 60
+        while self.seen[name] < times and time.monotonic() < ends_s:
+            time.sleep(0.005)
+        assert self.seen[name] >= times
+
+
 def test_it_stops_gracefully(server):
     """On SIGTERM a request that is being answered is answered, and the exit status is 0."""
     server.start()
     with server.client() as client, ThreadPoolExecutor(4) as pool:
         client.post("/config/plans", json={"plans": [PRO]})
+        sent, batches = Steps(), [[event() for _ in range(2000)] for _ in range(4)]
         running = [
-            pool.submit(client.post, "/events/batch", json=[event() for _ in range(2000)]) for _ in range(4)
+            pool.submit(client.post, "/events/batch", json=batch, extensions={"trace": sent})
+            for batch in batches
         ]
-        time.sleep(0.3)
+        sent.until("http11.send_request_body.complete", 4)
+        time.sleep(0.3)  # in which the server takes up what has arrived; it answers some of them at most
         os.kill(server.pid, signal.SIGTERM)
         answers = [future.result() for future in running]
-        assert server._process.wait(30) == 0
+        assert server._process.wait(60) == 0
     accepted = [answer.json()["accepted"] for answer in answers if answer.status_code == 200]
     assert accepted == [2000] * 4
 
@@ -243,7 +263,7 @@ def test_djangos_commands_reach_the_served_database(server):
     def manage(*arguments):
         command = [sys.executable, "-m", "paygent.cli", "manage", "--database", server.database, *arguments]
         return subprocess.run(
-            command, capture_output=True, text=True, check=False, timeout=60,
+            command, capture_output=True, text=True, check=False, timeout=100,
             env={**os.environ, "HOME": str(server.folder)},
         )  # fmt: skip
 

@@ -6,6 +6,8 @@ import socket
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from listening import free_port
+
 from paygent.ledgers.memory import MemoryLedger
 from paygent.wire.events import event_from_json
 from paygent.wire.fields import each
@@ -36,7 +38,7 @@ class MoodyServer:
         self._mood = "well"
         self._changed = threading.Condition()
         self._server = None
-        self.port = 0
+        self.port = free_port()  # nobody takes it while this one refuses connections
         self._open()
 
     @property
@@ -61,7 +63,7 @@ class MoodyServer:
     def wait_for_another_mood(self):
         with self._changed:
             was = self._mood
-            self._changed.wait_for(lambda: self._mood != was, 20)
+            self._changed.wait_for(lambda: self._mood != was, 100)
 
     def stop(self):
         self.mood = "well"
@@ -69,7 +71,6 @@ class MoodyServer:
 
     def _open(self):
         self._server = _Server(("127.0.0.1", self.port), self)
-        self.port = self._server.server_port
         threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
 
     def _close(self):

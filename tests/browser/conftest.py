@@ -9,7 +9,7 @@ from served_apps import EXAMPLES, readme_command, served
 from paygent.testing.llm_server import Controls, LLMServer
 
 FRAMEWORKS = ("starlette", "flask", "django")
-WAIT_MS = 15_000
+WAIT_MS = 60_000
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",  # as root there is none

@@ -304,7 +304,7 @@ def test_sums_do_not_run_on_the_ledger_thread(company, monkeypatch):
 
     def watched(self, *asked):
         seen.append(threading.current_thread().name)
-        assert company._meter.exporter.call(lambda ledger: 1).result(5) == 1
+        assert company._meter.exporter.call(lambda ledger: 1).result(60) == 1
         return plain(self, *asked)
 
     monkeypatch.setattr(SqliteLedger, "day_sums", watched)

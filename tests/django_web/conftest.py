@@ -6,11 +6,12 @@ from django_project import harness
 harness.set_up()
 
 from django_project.harness import django_database, django_unblocked  # noqa: E402  # once Django is set up
+from ledger_waits import ledger_waits  # noqa: E402
 
 from paygent import Paygent, PlanConfig  # noqa: E402
 from paygent.testing.llm_server import LLMServer  # noqa: E402
 
-__all__ = ["django_database", "django_unblocked"]
+__all__ = ["django_database", "django_unblocked", "ledger_waits"]
 
 
 @pytest.fixture(scope="session")

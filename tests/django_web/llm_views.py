@@ -171,10 +171,10 @@ async def grouped(request):
 
 
 async def quiet(request):
-    """A stream of events without a call, and for a while without an event."""
+    """A stream of events without a call, and without an event."""
 
     async def parts():
-        await asyncio.sleep(30)
+        await asyncio.Event().wait()
         yield b"data: at last\n\n"
 
     return events(parts())

@@ -4,8 +4,6 @@ import asyncio
 import gzip
 import json
 import threading
-import time
-from statistics import median
 
 import pytest
 from django.conf import settings
@@ -164,20 +162,16 @@ def test_half_a_text_does_not_end_as_if_it_were_whole(browser):
 async def test_a_quiet_stream_opens_all_the_same(async_browser, settings_with):
     """A stream without a part begins after DEFER_START_S, and is ended with its request."""
     settings_with(PAYGENT={"DEFER_START_S": 0.05})
-    began_s = time.monotonic()
     answer = await (await async_browser("ada")).get("/quiet")
     assert answer.status_code == 200
-    assert time.monotonic() - began_s < 5
     await asyncio.to_thread(answer.close)
 
 
 async def test_an_admitted_call_opens_the_stream(async_browser, settings_with):
     """The start is not held back longer than until the first call is admitted."""
-    settings_with(PAYGENT={"DEFER_START_S": 60})
-    ada = await async_browser("ada")
-    began_s = time.monotonic()
-    answer = await ada.get("/stream-async?latency-ms=20000")
-    assert time.monotonic() - began_s < 15
+    settings_with(PAYGENT={"DEFER_START_S": 600})
+    answer = await (await async_browser("ada")).get("/stream-async?hang=1")
+    assert answer.status_code == 200
     await asyncio.to_thread(answer.close)
 
 
@@ -251,7 +245,7 @@ def stalled(browser, person, pg, tmp_path):
     given_up, broken, made = threading.Event(), pytest.MonkeyPatch(), []
 
     def stall(*args, **kwargs):
-        given_up.wait(30)
+        given_up.wait(100)
         raise LedgerError("the ledger is away")
 
     def start(**options):
@@ -268,18 +262,15 @@ def stalled(browser, person, pg, tmp_path):
 
 
 @pytest.mark.parametrize(("fail_open", "status"), [(True, 200), (False, 503)])
-def test_without_a_ledger(fail_open, status, stalled, person):
-    """While the ledger is away requests are served, or answered 503; none waits until it is back."""
+def test_without_a_ledger(fail_open, status, stalled, person, ledger_waits):
+    """While the ledger is away requests are served, or answered 503; the first waits, and nobody again."""
     person("ada")
     ada = stalled(fail_open=fail_open)
-    ada.get("/hello")
-    took_s, answers = [], []
-    for _ in range(9):
-        began_s = time.monotonic()
-        answers.append(ada.get("/plain"))
-        took_s.append(time.monotonic() - began_s)
-    assert took_s[0] < 2.5  # the patience of a quarter of a second, on a busy machine
-    assert median(took_s[1:]) < 0.25  # nobody waits again
+    answers = [ada.get("/plain")]
+    assert len(ledger_waits)
+    ledger_waits.forget()
+    answers += [ada.get("/plain") for _ in range(9)]
+    assert len(ledger_waits) == 0
     assert {answer.status_code for answer in answers} == {status}
     if not fail_open:
         assert answers[0].json()["code"] == "unavailable"

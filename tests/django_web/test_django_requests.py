@@ -21,7 +21,7 @@ async def drained(answer):
 
 
 async def until(condition):
-    for _ in range(200):
+    for _ in range(3000):
         if condition():
             return True
         await asyncio.sleep(0.02)

@@ -48,7 +48,7 @@ class Site:
 
     def browser(self):
         """A client for requests of many users; without TLS, whose set-up takes long."""
-        return httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=30)
+        return httpx.Client(base_url=self.url, trust_env=False, verify=False, timeout=60)
 
     def as_user(self, user_id):
         return {"cookie": f"sessionid={self.cookies[user_id]}"}

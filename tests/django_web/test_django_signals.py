@@ -29,7 +29,7 @@ def heard():
 
 def all_sent():
     """Wait until the thread beside the loops has sent what was handed to it."""
-    signals._beside().submit(int).result(10)
+    signals._beside().submit(int).result(60)
 
 
 def test_usage_is_told(heard, browser):

@@ -6,7 +6,15 @@ from engine_values import plan
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paygent.meter.habits import LEARNED_AFTER, SIZES_KEPT, USERS_MODELS_MAX, Habits, OutputSizes, sizes_of
+from paygent.meter.habits import (
+    LEARNED_AFTER,
+    SIZES_KEPT,
+    USERS_MODELS_MAX,
+    Habits,
+    OutputSizes,
+    sizes_of,
+    with_new,
+)
 
 
 def learned(sizes):
@@ -98,10 +106,11 @@ def test_answers_cut_short_by_a_cap_teach_nothing(pg):
 
 def test_the_names_that_users_choose_do_not_pile_up():
     """Of one user a few models are remembered only."""
-    sizes = {}
+    sizes = ()
     for number in range(100):
-        sizes_of(sizes, f"m{number}").learn(1)
-    assert len(sizes) <= USERS_MODELS_MAX
+        sizes = with_new(sizes, f"m{number}")
+    assert len(sizes) == USERS_MODELS_MAX
+    assert sizes_of(sizes, "m99") is sizes[-1]
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**4), st.integers(0, 10**6)), max_size=50))

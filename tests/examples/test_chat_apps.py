@@ -23,7 +23,7 @@ def apps(tmp_path_factory):
 
 @pytest.fixture(params=EXAMPLES)
 def browser(request, apps):
-    with httpx.Client(base_url=apps[request.param].until_up().url, trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=apps[request.param].until_up().url, trust_env=False, timeout=60) as client:
         yield client
 
 
@@ -125,7 +125,7 @@ def test_an_app_needs_no_key(name, tmp_path):
     """Without any provider's key the README's command serves answers of a loopback server, and says so."""
     with served({name: readme_command(name)}, tmp_path) as running:
         app = running[name].until_up()
-        with httpx.Client(base_url=app.url, trust_env=False, timeout=20) as client:
+        with httpx.Client(base_url=app.url, trust_env=False, timeout=60) as client:
             sign_in(client, "ada")
             assert "event: done" in ask(client).text
         assert "a loopback server answers, at no cost" in app.said()

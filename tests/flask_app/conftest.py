@@ -5,11 +5,14 @@ import contextlib
 import pytest
 from flask import Flask
 from flask_world import Chat, serving, user_header
+from ledger_waits import ledger_waits
 
 from paygent import Paygent as Core
 from paygent import PlanConfig
 from paygent.testing.llm_server import LLMServer
 from paygent_flask import Paygent
+
+__all__ = ["ledger_waits"]
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,7 @@ def server(request, slow_llm, tmp_path_factory):
 
 def get(url, user=None, **options):
     headers = {"x-user": user} if user else {}
-    return httpx.get(url, headers=headers, trust_env=False, timeout=20, **options)
+    return httpx.get(url, headers=headers, trust_env=False, timeout=60, **options)
 
 
 def booked(path, users):

@@ -32,7 +32,7 @@ def _events(pg: Paygent, call: Callable[[], Any]) -> list[Any]:
     pg.on_usage(lambda *args: events.append(args[0]))
     with paygent_context("alice"):
         call()
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while _reserved(pg) > 0 and time.monotonic() < until:
         time.sleep(0.01)
     return events

@@ -45,6 +45,6 @@ def ledger_events(pg):
 
     def events(user_id):
         pg.flush()
-        return pg._meter.exporter.call(lambda ledger: ledger.events(user_id)).result(5)
+        return pg._meter.exporter.call(lambda ledger: ledger.events(user_id)).result(60)
 
     return events

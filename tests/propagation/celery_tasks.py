@@ -12,6 +12,7 @@ from paygent.integrations import celery
 
 app = Celery("tasks", broker=os.environ["TASKS_BROKER"], backend=os.environ["TASKS_BROKER"])
 app.conf.broker_connection_retry_on_startup = True
+app.conf.worker_proc_alive_timeout = 60  # seconds, on a busy machine
 celery.install()
 
 if "TASKS_INIT_IN_CHILD" in os.environ:

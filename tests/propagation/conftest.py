@@ -51,7 +51,7 @@ def users_in_ledger(pg):
 
     def users():
         pg.flush()
-        events = pg._meter.exporter.call(lambda ledger: ledger.events()).result(5)
+        events = pg._meter.exporter.call(lambda ledger: ledger.events()).result(60)
         return [event.user_id for event in reversed(events)]
 
     return users

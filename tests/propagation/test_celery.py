@@ -63,7 +63,7 @@ def worker(app):
 
 
 def get(result):
-    return result.get(timeout=10, interval=0.01)
+    return result.get(timeout=60, interval=0.01)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def settled(worker, posted):
     """Wait for calls that no result stands for."""
 
     def settled(count):
-        ends_s = time.monotonic() + 10
+        ends_s = time.monotonic() + 60
         while len(posted) < count and time.monotonic() < ends_s:
             time.sleep(0.01)
         return posted
@@ -189,7 +189,6 @@ def start_processes(redis_url, ledger, **more):
     return subprocess.Popen(command, cwd=HERE, env=environment, stdin=subprocess.DEVNULL)
 
 
-@pytest.mark.timeout(60)
 @pytest.mark.parametrize("more", [{}, {"TASKS_INIT_IN_CHILD": "1"}], ids=["before the fork", "in the child"])
 def test_each_child_of_a_prefork_pool_meters(tmp_path, pg, users_in_ledger, redis_url, more):
     """Two children, whichever forked first: every call is in the ledger for its user when the worker ends."""
@@ -200,10 +199,10 @@ def test_each_child_of_a_prefork_pool_meters(tmp_path, pg, users_in_ledger, redi
         for number in range(12):
             with paygent_context(f"user-{number % 3}"):
                 results.append(app.send_task("celery_tasks.ask"))
-        pids = {result.get(timeout=30) for result in results}
+        pids = {result.get(timeout=60) for result in results}
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
     assert process.pid not in pids
     assert sorted(users_in_ledger()) == sorted(f"user-{number % 3}" for number in range(12))
     assert [pg.get_usage(f"user-{number}").reserved_cost for number in range(3)] == [0.0] * 3

@@ -41,9 +41,9 @@ def working(broker):
         try:
             yield worker
             if isinstance(broker, StubBroker):
-                broker.join("default", timeout=10_000, fail_fast=False)
+                broker.join("default", timeout=60_000, fail_fast=False)
             else:
-                broker.join("default", interval=20, timeout=10_000)
+                broker.join("default", interval=20, timeout=60_000)
             worker.join()
         finally:
             worker.stop()

@@ -246,7 +246,7 @@ if child == 0:
     os._exit(0 if seen == ["ann"] else 1)
 raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
 
 
 # --- the hint ---------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ class Books:
 
     def admitted(self, worker, call):
         """A call has its hold: was there room for it?"""
-        period, session, tokens, _ = call.purses
+        period, session, tokens = call.purses
         needs = [(period, call.need_nusd), (session, call.need_nusd)]
         if tokens is not None:
             needs.append((tokens, call.need_tokens))

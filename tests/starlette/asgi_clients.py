@@ -8,7 +8,7 @@ import httpx
 from websockets.sync.client import connect
 
 
-def eventually(condition, timeout_s=5.0):
+def eventually(condition, timeout_s=60.0):
     """Wait for what another thread is about to do."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -19,7 +19,7 @@ def eventually(condition, timeout_s=5.0):
 @contextlib.contextmanager
 def signed_in(url, user):
     """A client who has logged in and sends what the app gave him: a cookie or a bearer token."""
-    with httpx.Client(base_url=url, timeout=10, trust_env=False) as client:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
         answer = client.post("/login", params={"user": user})
         assert answer.is_success, answer.text
         if answer.headers["content-type"] == "application/json" and "access_token" in answer.json():

@@ -4,6 +4,7 @@ import contextlib
 
 import openai
 import pytest
+from ledger_waits import ledger_waits
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 
@@ -11,6 +12,8 @@ from paygent import Paygent, PlanConfig
 from paygent.cli._servers import serving
 from paygent.testing.llm_server import LLMServer
 from paygent_starlette import PaygentMiddleware
+
+__all__ = ["ledger_waits"]
 
 MODEL = "gpt-4o-mini"
 MESSAGES = [{"role": "user", "content": "Say something nice"}]

@@ -35,7 +35,7 @@ TOKENS = 23
 
 
 def get(url, **options):
-    return httpx.get(url, timeout=10, trust_env=False, **options)
+    return httpx.get(url, timeout=60, trust_env=False, **options)
 
 
 def used(pg, user="ada"):

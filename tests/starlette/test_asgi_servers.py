@@ -56,7 +56,7 @@ def server(request, slow_llm, tmp_path_factory):
 
 def get(url, user=None, **options):
     headers = {"x-user": user} if user else {}
-    return httpx.get(url, headers=headers, trust_env=False, timeout=30, **options)
+    return httpx.get(url, headers=headers, trust_env=False, timeout=60, **options)
 
 
 def until(condition, timeout_s=60.0):
@@ -81,7 +81,7 @@ def test_users_are_never_mixed(server):
     kind, _, url, path = server
     users = [f"user-{number}" for number in range(USERS[kind])]
     sizes = {user: 5 + number % 10 for number, user in enumerate(users)}
-    with httpx.Client(base_url=url, timeout=30, trust_env=False) as client, ThreadPoolExecutor(25) as pool:
+    with httpx.Client(base_url=url, timeout=60, trust_env=False) as client, ThreadPoolExecutor(25) as pool:
 
         def ask(number):
             user, way = users[number], WAYS[number % len(WAYS)]

@@ -21,10 +21,10 @@ ADA = {"x-user": "ada"}
 
 
 def get(url, **options):
-    return httpx.get(url, timeout=10, trust_env=False, **options)
+    return httpx.get(url, timeout=60, trust_env=False, **options)
 
 
-def eventually(condition, timeout_s=5.0):
+def eventually(condition, timeout_s=60.0):
     """Wait for what another thread is about to do."""
     end = time.monotonic() + timeout_s
     while not condition():
@@ -305,14 +305,14 @@ def test_a_slow_first_chunk_does_not_keep_the_headers(serve, pg):
     go_on = threading.Event()
 
     def parts():
-        go_on.wait(5)
+        go_on.wait(60)
         yield "data: late\n\n"
 
     async def endpoint(request):
         return sse(parts())
 
     url = serve(Route("/", endpoint), defer_start_s=0.02)
-    with httpx.stream("GET", url, timeout=5, trust_env=False) as answer:
+    with httpx.stream("GET", url, timeout=60, trust_env=False) as answer:
         go_on.set()  # only now: the headers are here
         assert answer.read() == b"data: late\n\n"
 

@@ -14,7 +14,7 @@ BEN, ADA = {"x-user": "ben"}, {"x-user": "ada"}
 
 
 def get(url, **options):
-    return httpx.get(url, timeout=10, trust_env=False, **options)
+    return httpx.get(url, timeout=60, trust_env=False, **options)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ class TestServer:
             caller.start()
             while not server.requests:
                 time.sleep(0.005)
-        caller.join(5)
+        caller.join(60)
         assert isinstance(caught[0], openai.APIConnectionError)
 
     @staticmethod
@@ -90,20 +90,27 @@ class TestServer:
             client.chat.completions.create(model="gpt-4o", messages=HELLO)
         assert threading.active_count() <= before + 1  # a connection's thread may be on its last line
 
-    def test_serves_many_connections_at_once(self, server):
-        """Eight clients in parallel are answered in about the latency of one."""
-        client = openai.OpenAI(base_url=server.openai_base_url, api_key="any")
-        call = lambda: client.chat.completions.create(  # noqa: E731
-            model="gpt-4o", messages=HELLO, extra_headers={"x-llm-latency-ms": "200"}
-        )
-        callers = [threading.Thread(target=call) for _ in range(8)]
-        before = time.perf_counter()
+    def test_serves_many_connections_at_once(self):
+        """Clients are answered while seven others wait for an answer that never comes."""
+        caught: list[Exception] = []
+        with LLMServer() as server:
+            hanging = openai.OpenAI(
+                base_url=server.openai_base_url,
+                api_key="any",
+                max_retries=0,
+                default_headers={"x-llm-hang": "1"},
+            )
+            callers = [threading.Thread(target=self._failing_call, args=(hanging, caught)) for _ in range(7)]
+            for caller in callers:
+                caller.start()
+            while len(server.requests) < 7:
+                time.sleep(0.005)
+            client = openai.OpenAI(base_url=server.openai_base_url, api_key="any")
+            assert client.chat.completions.create(model="gpt-4o", messages=HELLO).choices
+            assert caught == []
         for caller in callers:
-            caller.start()
-        for caller in callers:
-            caller.join()
-        assert time.perf_counter() - before < 8 * 0.2
-        assert server.generated["gpt-4o"].requests == 8
+            caller.join(60)
+        assert len(caught) == 7
 
     def test_reads_chunked_bodies(self, server):
         """A request body sent in chunks of unknown number is read whole."""
@@ -127,7 +134,7 @@ class TestServer:
             client = anthropic.Anthropic(base_url=url, api_key="any")
             answer = client.messages.create(model="m", max_tokens=9, messages=HELLO)
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(60) == 0
         assert answer.usage.output_tokens == 3
 
     def test_loads_no_http_client(self):

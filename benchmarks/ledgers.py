@@ -17,7 +17,7 @@ from paygent.core.events import Event
 from paygent.ledger import LeaseRequest, Ledger
 from paygent.ledgers import open_ledger
 from paygent.ledgers.sqlite import SqliteLedger
-from paygent.meter.ids import EventIds
+from paygent.meter.ids import event_ids
 
 BATCH = 500  # as many as the ledger thread puts into one transaction
 USERS = 100
@@ -27,7 +27,7 @@ SHARE = 5  # a network away, a fifth of the events shows as much
 
 
 def _events(count: int) -> list[Event]:
-    new_id, now_us = EventIds(), time_ns() // 1000
+    new_id, now_us = event_ids(), time_ns() // 1000
     return [_event(new_id(), number, now_us + number) for number in range(count)]
 
 

@@ -309,7 +309,7 @@ def _held_write() -> Callable[[int, bytes, int], int]:
     try:
         import ctypes  # a tenth of `import paygent`
 
-        write: Any = ctypes.PyDLL(None, use_errno=True).write
+        write: Any = ctypes.PyDLL(None).write  # without its errno, which would cost 0.8 µs a call
         write.argtypes, write.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t), ctypes.c_ssize_t
     except (ImportError, OSError, TypeError, AttributeError):
         return lambda _fd, _data, _length: -1

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, connections
 
 DEFAULT_PROJECT = "default"
-_APPS = frozenset({"paygent_django", "paygent_stripe"})
+APPS = frozenset({"paygent_django", "paygent_stripe"})
 
 
 def database_alias() -> str:
@@ -72,19 +72,19 @@ class PaygentRouter:
 
     def db_for_read(self, model: type[Any], **_: Any) -> str | None:
         """Paygent's rows come from its database."""
-        return database_alias() if model._meta.app_label in _APPS else None
+        return database_alias() if model._meta.app_label in APPS else None
 
     def db_for_write(self, model: type[Any], **_: Any) -> str | None:
         """Paygent's rows go to its database."""
-        return database_alias() if model._meta.app_label in _APPS else None
+        return database_alias() if model._meta.app_label in APPS else None
 
     def allow_relation(self, one: Any, other: Any, **_: Any) -> bool | None:
         """The link from a Paygent user to a project's user may cross databases: no constraint guards it."""
         labels = {one._meta.app_label, other._meta.app_label}
-        return True if labels & _APPS else None
+        return True if labels & APPS else None
 
     def allow_migrate(self, db: str, app_label: str, **_: Any) -> bool | None:
         """Paygent's tables are made in its database alone; one of its own holds nothing else."""
-        if app_label in _APPS:
+        if app_label in APPS:
             return db == database_alias()
         return False if db == database_alias() != DEFAULT_DB_ALIAS else None

@@ -325,7 +325,7 @@ thread.start()
 begun.wait()
 child = os.fork()
 if child == 0:
-    signal.alarm(20)
+    signal.alarm(60)
     os._exit(0 if catalogue.lookup("gpt-4o-mini", "openai") is not None else 1)
 thread.join()
 print(os.waitpid(child, 0)[1])

@@ -38,20 +38,21 @@ _ROUTERS = frozenset(
         "models",
     }
 )
-_CLOUD_REGION = re.compile(r"[a-z]{2,4}(?:-[a-z]+)+-\d")  # us-east-1, us-gov-west-1, ap-southeast-2
-_BEDROCK_GEOGRAPHY = re.compile(r"(?:us|us-gov|eu|apac|jp|au|ca|sa|global)\.(?=[a-z0-9]+\.)")
-_BEDROCK_VENDOR = re.compile(
+# Patterns are text, compiled by `re` when they are first needed: they would be a tenth of `import paygent`.
+_CLOUD_REGION = r"[a-z]{2,4}(?:-[a-z]+)+-\d"  # us-east-1, us-gov-west-1, ap-southeast-2
+_BEDROCK_GEOGRAPHY = r"(?:us|us-gov|eu|apac|jp|au|ca|sa|global)\.(?=[a-z0-9]+\.)"
+_BEDROCK_VENDOR = (
     r"(?:anthropic|amazon|meta|mistral|cohere|ai21|deepseek|openai|qwen|google|moonshot|minimax|nvidia|writer)\."
     r"(?=[a-z])"
 )
-_BEDROCK_VERSION = re.compile(r"-v\d+:\d+(?::\w+)?$")
-_VERTEX_DATE = re.compile(r"@(\d{8})$")
-_VERTEX_ALIAS = re.compile(r"@(?:default|latest)$")
+_BEDROCK_VERSION = r"-v\d+:\d+(?::\w+)?$"
+_VERTEX_DATE = r"@(\d{8})$"
+_VERTEX_ALIAS = r"@(?:default|latest)$"
 _MONTH = r"(?:0[1-9]|1[0-2])"
 _DAY = r"(?:0[1-9]|[12]\d|3[01])"
-_DATE = re.compile(rf"-(?:20\d\d-{_MONTH}-{_DAY}|20\d\d{_MONTH}{_DAY}|{_MONTH}{_DAY})$")
-_LATEST = re.compile(r"-latest$")
-_PREVIEW = re.compile(r"-preview$")
+_DATE = rf"-(?:20\d\d-{_MONTH}-{_DAY}|20\d\d{_MONTH}{_DAY}|{_MONTH}{_DAY})$"
+_LATEST = r"-latest$"
+_PREVIEW = r"-preview$"
 
 
 def match(model: str, known: Collection[str]) -> str | None:
@@ -94,7 +95,7 @@ def _plain_names(known: Iterable[str]) -> dict[str, list[str]]:
     for name in known:
         lower = name.strip().lower()
         spelling = _without_version(_addresses(lower)[-1])
-        for plainest in {spelling, _LATEST.sub("", spelling)}:
+        for plainest in {spelling, re.sub(_LATEST, "", spelling)}:
             plain.setdefault(plainest, []).append(name)
     return plain
 
@@ -109,7 +110,7 @@ def _addresses(name: str) -> list[str]:
         name = shorter
         steps.append(name)
     for pattern in (_BEDROCK_GEOGRAPHY, _BEDROCK_VENDOR):
-        found = pattern.match(name)
+        found = re.match(pattern, name)
         if found:
             name = name[found.end() :]
             steps.append(name)
@@ -119,20 +120,20 @@ def _addresses(name: str) -> list[str]:
 def _without_router(name: str) -> str | None:
     for separator in ("/", ":"):
         head, found, rest = name.partition(separator)
-        if found and rest and (head in _ROUTERS or (separator == "/" and _CLOUD_REGION.fullmatch(head))):
+        if found and rest and (head in _ROUTERS or (separator == "/" and re.fullmatch(_CLOUD_REGION, head))):
             return rest
     return None
 
 
 def _without_version(name: str) -> str:
     """Drop Bedrock's version tail and write a Vertex date as the others do."""
-    name = _VERTEX_ALIAS.sub("", _VERTEX_DATE.sub(r"-\1", name))
-    return _BEDROCK_VERSION.sub("", name)
+    name = re.sub(_VERTEX_ALIAS, "", re.sub(_VERTEX_DATE, r"-\1", name))
+    return re.sub(_BEDROCK_VERSION, "", name)
 
 
 def _fine_tuned(name: str) -> list[str]:
     base = ":".join(name.split(":", 2)[:2])
-    return [base, _DATE.sub("", base)]
+    return [base, re.sub(_DATE, "", base)]
 
 
 def _variants(name: str) -> list[str]:
@@ -142,8 +143,8 @@ def _variants(name: str) -> list[str]:
     A date *before* ``-preview`` stays: ``gpt-4-1106-preview`` is another model than ``gpt-4``.
     """
     unversioned = _without_version(name)
-    undated = _LATEST.sub("", _DATE.sub("", unversioned))
-    return [unversioned, undated, _PREVIEW.sub("", undated)]
+    undated = re.sub(_LATEST, "", re.sub(_DATE, "", unversioned))
+    return [unversioned, undated, re.sub(_PREVIEW, "", undated)]
 
 
 def _prefix(name: str) -> str:

@@ -29,11 +29,12 @@ WATCHED = {
     "anthropic": ("/v1/messages/batches", "http"),
 }
 _ENDS = frozenset(("completed", "failed", "incomplete", "cancelled", "expired"))
-_RESPONSE = re.compile(r"/responses/[^/]+")
-_RUN = re.compile(r"/threads/[^/]+/runs/[^/]+")
-_BATCHES = re.compile(r"/batches(/[^/]+)?")
-_FILE = re.compile(r"/files/([^/]+)/content")
-_RESULTS = re.compile(r".*/messages/batches/([^/]+)/results")
+# As text: compiled when they are first needed.
+_RESPONSE = r"/responses/[^/]+"
+_RUN = r"/threads/[^/]+/runs/[^/]+"
+_BATCHES = r"/batches(/[^/]+)?"
+_FILE = r"/files/([^/]+)/content"
+_RESULTS = r".*/messages/batches/([^/]+)/results"
 _LINES_MAX = 500
 _LINKS_KEPT_MAX = 10_000
 _linked: set[tuple[str, str]] = set()
@@ -68,16 +69,16 @@ def watch(meter: MeterPort, provider: str, url: str, result: Any) -> None:
     report_unreported(meter)
     path = path_of(url)
     if provider == "anthropic":
-        found = _RESULTS.fullmatch(path)
+        found = re.fullmatch(_RESULTS, path)
         if found is not None:
             _count_lines_of(meter, provider, found[1], result)
         return
-    found = _FILE.search(path)
+    found = re.search(_FILE, path)
     if found is not None:
         _count_lines_of(meter, provider, found[1], result)
-    elif _BATCHES.search(path):
+    elif re.search(_BATCHES, path):
         link(meter, result)
-    elif _RESPONSE.search(path) or _RUN.search(path):
+    elif re.search(_RESPONSE, path) or re.search(_RUN, path):
         _count_polled(meter, path, result)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from paygent.instrumentation import usage as _usage
@@ -116,34 +117,37 @@ _TABLES = {"openai": _OPENAI, "anthropic": _ANTHROPIC}
 
 # Families of paths that no model works for, but where the tables above say otherwise.
 _FREE_FAMILIES = {
-    "openai": re.compile(
+    "openai": (
         r"/(agents|assistants|audio/voices|audio/voice_consents|containers|content_provenance_checks"
         r"|conversations|chatkit|evals|files|fine_tuning|live|models|moderations|organization|projects"
         r"|realtime|responses/input_tokens|responses/[^/]+/cancel|batches/[^/]+/cancel|chat/completions/[^/]+"
         r"|safety|skills|threads|uploads|vaults|vector_stores|videos/characters|webhook_endpoints)(/.*)?"
     ),
-    "anthropic": re.compile(
+    "anthropic": (
         r"/v1/(agents|deployments|dreams|environments|files|memory_stores|messages/batches/[^/]+/cancel"
         r"|messages/count_tokens|models|organizations|sessions|skills|tunnels|user_profiles|vaults)(/.*)?"
     ),
 }
-_ORIGIN = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*", re.IGNORECASE)
-_AZURE = re.compile(r"^(/openai)?(/deployments/[^/]+)?(?=/)")
+_ORIGIN = r"(?i)^[a-z][a-z0-9+.-]*://[^/]*"
+_AZURE = r"^(/openai)?(/deployments/[^/]+)?(?=/)"
 _ANSWERS_KEPT_MAX = 2048
 
 
+@lru_cache
 def _patterns(provider: str) -> list[tuple[re.Pattern[str], Operation]]:
-    """Return what is not in the table word for word, in the order to try."""
+    """
+    Return what is not in the table word for word, in the order to try.
+
+    Worked out for the first such path: compiling fifty patterns would be a tenth of `import paygent`.
+    """
     table = _TABLES[provider]
     found = [(re.compile(path.replace("{}", "[^/]+")), operation) for path, operation in table.items()]
     if provider == "anthropic":
         models = "(/v1)?/projects/.+/models/"
         found.append((re.compile(models + "count-tokens:rawPredict"), _FREE[provider]))
         found.append((re.compile(models + "[^/:]+:(streamRawPredict|rawPredict)"), table["/v1/messages"]))
-    return [*found, (_FREE_FAMILIES[provider], _FREE[provider])]
+    return [*found, (re.compile(_FREE_FAMILIES[provider]), _FREE[provider])]
 
-
-_PATTERNS = {provider: _patterns(provider) for provider in _TABLES}
 
 # Answers by URL as given. Seeded with every plain path; bounded, as some URLs carry ids.
 _known: dict[str, dict[str, Operation]] = {
@@ -167,13 +171,13 @@ def operation_of(provider: str, url: str) -> Operation:
 
 def path_of(url: str) -> str:
     """Return the path of *url* without origin, query and trailing slash, with one leading slash."""
-    path = _ORIGIN.sub("", url).partition("?")[0].partition("#")[0].rstrip("/")
+    path = re.sub(_ORIGIN, "", url).partition("?")[0].partition("#")[0].rstrip("/")
     return path if path.startswith("/") else "/" + path
 
 
 def _look_up(provider: str, path: str) -> Operation:
     for form in _forms(provider, path):
-        for pattern, operation in _PATTERNS[provider]:
+        for pattern, operation in _patterns(provider):
             if pattern.fullmatch(form):
                 return operation
     return _UNKNOWN[provider]
@@ -183,5 +187,5 @@ def _forms(provider: str, path: str) -> tuple[str, ...]:
     """Return *path* as sent, and as it reads on the provider's own host."""
     if provider == "anthropic":
         return (path,)
-    plain = _AZURE.sub("", path.removeprefix("/v1"), count=1)
+    plain = re.sub(_AZURE, "", path.removeprefix("/v1"), count=1)
     return (path,) if plain == path else (path, plain)

@@ -79,7 +79,9 @@ def ask_of(operation: Operation, body: Mapping[str, Any], options: Any = None) -
                 input_bytes += len(value) if value.isascii() else utf8_length(value)
         elif (kind is list or kind is dict) and name not in _NOT_PROMPT:
             input_bytes += text_bytes(value)
-    model = text(body.get("model"))
+    model = body.get("model")
+    if model.__class__ is not str or not model:
+        model = text(model)
     special = _SPECIAL.get(operation.name)
     if special is None:
         return tuple.__new__(Ask, (model, input_bytes, _output_cap(body), None))  # see usage.openai_usage
@@ -112,7 +114,15 @@ def text_bytes(value: Any) -> int:
     if kind is list or kind is tuple:
         total = 0
         for item in value:
-            total += _object_bytes(item) if type(item) is dict else text_bytes(item)
+            if item.__class__ is not dict or "type" in item:
+                total += text_bytes(item)
+                continue
+            # A message: on the path of every call, hence without a function of its own.
+            for part in item.values():
+                if part.__class__ is str:
+                    total += len(part) if part.isascii() else utf8_length(part)
+                elif part is not None:
+                    total += text_bytes(part)
         return total
     if value is None:
         return 0

@@ -75,7 +75,10 @@ def settle(
         answer = fields(result)  # once, for all three readings
         usage = operation.usage(answer)
         if usage is not None and (usage.input_tokens or not is_empty(usage)):
-            call.finish(usage, text(answer.get("model")), operation.tools(answer))
+            model = answer.get("model")
+            if model.__class__ is not str or not model:
+                model = text(model)
+            call.finish(usage, model, operation.tools(answer))
         else:
             _settle_by_units(call, operation, units, text(answer.get("model")), said_bytes(answer))
     elif shape == "stream":

@@ -33,7 +33,7 @@ def openai_usage(obj: Any) -> Usage | None:
     parts of these totals; ``{"type": "duration", "seconds": 1.5}`` for audio billed by time; images without
     a usage block are counted. What the hosted tools of a response report is added.
     """
-    answer = fields(obj)
+    answer = obj if type(obj) is dict else fields(obj)
     block = answer.get("usage")
     if block is None:
         return _openai_without_block(answer)
@@ -101,7 +101,13 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None) -> Usage |
     written = block.get(outside) or block.get("output_token_details")
     if read is None and written is None:
         return Usage(count(prompt), count(output), service_tier=service_tier)
-    part, made = fields(read).get, fields(written).get
+    parts, made_of = fields(read), fields(written)
+    if prompt.__class__ is int and output.__class__ is int and not any((*parts.values(), *made_of.values())):
+        # Neither cached nor reasoning nor audio, as with most calls: nothing to look up in the details.
+        return tuple.__new__(Usage, (
+            prompt, output, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, service_tier, False, 0, 0, 0, None,
+        ))  # fmt: skip
+    part, made = parts.get, made_of.get
     reported = (
         prompt, output, part("cached_tokens"), part("cache_write_tokens"), part("audio_tokens"),
         made("audio_tokens"), made("reasoning_tokens"), part("image_tokens"), made("image_tokens"),
@@ -265,12 +271,12 @@ def openai_tools(obj: Any) -> tuple[str, ...]:
     Chat: ``tool_calls`` and the legacy ``function_call`` of every choice. Responses: the items that are
     calls; a function, custom or MCP call by its name, a hosted one (``web_search_call``) as ``web_search``.
     """
-    answer = fields(obj)
+    answer = obj if obj.__class__ is dict else fields(obj)
     choices = answer.get("choices")
     if choices is None:
         return tuple(_item_names(answer.get("output")))
     names: list[str] = []
-    for choice in items(choices):
+    for choice in choices if choices.__class__ is list else items(choices):
         message = fields(fields(choice).get("message"))
         calls = message.get("tool_calls")
         if calls is not None:

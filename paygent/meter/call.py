@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from paygent.meter.wallet import Wallet
 
 NO_UNITS = Usage()
+_SPENDS = (TOTAL_SPEND, SESSION_SPEND)
 
 
 class State(enum.IntEnum):
@@ -36,6 +37,9 @@ class State(enum.IntEnum):
     DEFERRED = 3  # a stream owns the settlement
     DONE = 4
 
+
+# Read off its class, a member takes 0.1 µs on Python 3.11; a call asks for eight.
+NEW, PASSES, HELD, DEFERRED, DONE = State
 
 # What became of a call at the gate; State is HELD or PASSES.
 Outcome: TypeAlias = State | Denied | Blocked
@@ -86,7 +90,7 @@ class Call:
         self.max_output_tokens = max_output_tokens
         self.units = units
         self.pid = meter.pid
-        self.state = State.NEW
+        self.state = NEW
         self.source = "auto"
         self.forced = False
         self.soft: Purse | None = None
@@ -108,7 +112,7 @@ class Call:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.state is State.HELD:
+        if self.state is HELD:
             self._leave(error)
 
     async def __aenter__(self) -> Call:
@@ -124,7 +128,7 @@ class Call:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.state is State.HELD:
+        if self.state is HELD:
             self._leave(error)
 
     def _refused(self, refusal: Exception) -> None:
@@ -174,14 +178,14 @@ class Call:
 
     def defer(self) -> None:
         """A stream settles this call from now on."""
-        if self.state is State.HELD:
-            self.state = State.DEFERRED
+        if self.state is HELD:
+            self.state = DEFERRED
             nesting.remember(self)
 
     @property
     def is_open(self) -> bool:
         """Whether the call holds something that must still be settled."""
-        return self.state is State.HELD or self.state is State.DEFERRED
+        return self.state is HELD or self.state is DEFERRED
 
     # -- sizing ---------------------------------------------------------------------------------------
 
@@ -221,7 +225,7 @@ class Call:
         ):
             return None
         if not wallet.account.sdk_enabled:  # type: ignore[union-attr]  # known once there is a tariff
-            return State.PASSES
+            return PASSES
         if tariff is not self.tariff and (blocked := size(self, tariff)) is not None:
             return blocked
         purses = self._purses(wallet, boot_s)
@@ -240,7 +244,7 @@ class Call:
             if not self.forced:
                 return None
         self._take(purses, wallet, boot_s)
-        return State.HELD
+        return HELD
 
     def attempt_alone(self, wallet: Wallet, boot_s: float) -> Outcome:
         """Judge by what is known here, against the whole limit: the ledger is away or was overridden."""
@@ -255,7 +259,7 @@ class Call:
         if isinstance(outcome, Denied):
             return outcome
         self._take(purses, wallet, boot_s)
-        return State.HELD
+        return HELD
 
     def force(self, wallet: Wallet, boot_s: float) -> None:
         """Hold without room: the call runs all the same (``raise_on_hard_gate=False``)."""
@@ -269,8 +273,9 @@ class Call:
     def _is_refused(self, refused: tuple[str, bool, int]) -> bool:
         """Whether a refusal remembered for *scope* covers this call: a smaller one may still fit exactly."""
         scope, exact, amount = refused
-        need = self.need_by_scope().get(scope)
-        return need is not None and (not exact or need >= amount)
+        if self.forced or (scope not in _SPENDS and (self.model is None or scope != self.terms.scope)):
+            return False
+        return not exact or (self.need_nusd if scope in _SPENDS else self.need_tokens) >= amount
 
     def _purses(self, wallet: Wallet, boot_s: float) -> tuple[Purse, Purse, ModelPurse | None] | None:
         if self.session_id is None:
@@ -309,7 +314,7 @@ class Call:
             wallet.wish(self)
         self.started_us = int(boot_s * 1e6) + wallet.offset_us
         self.unsettled = True
-        self.state = State.HELD
+        self.state = HELD
 
     def holds_on(self, purse: Purse) -> int:
         """What this call holds on *purse*."""

@@ -16,7 +16,7 @@ from paygent.core.windows import billing_period, session_window
 from paygent.ledger import DEFAULT_PLAN, Account, PlanRow, Session
 from paygent.meter import active, refusals
 from paygent.meter.audit import fire
-from paygent.meter.call import Call, Outcome, State
+from paygent.meter.call import HELD, NEW, PASSES, Call, Outcome
 from paygent.meter.nesting import open_streams
 from paygent.meter.patience import AWAY, PATIENCE_S
 from paygent.meter.sizing import Blocked
@@ -74,7 +74,7 @@ class Gate:
                 heir = None
         if heir is None:
             self._meter.warn_once("closed", "an LLM call was made after shutdown(): it passes unmetered")
-            call.state = State.PASSES
+            call.state = PASSES
             return None
         call.meter = heir
         return heir.gate._admit(call)  # noqa: SLF001
@@ -84,7 +84,7 @@ class Gate:
         call.forced = True
         wallet = call.wallet = self._meter.wallet(call.user_id)
         ask = Ask(call, self._boot())
-        ask.future.add_done_callback(lambda _: then() if call.state is State.HELD else None)
+        ask.future.add_done_callback(lambda _: then() if call.state is HELD else None)
         with wallet.lock:
             wallet.asks = wallet.asks or deque()
             wallet.asks.append(ask)
@@ -115,12 +115,13 @@ class Gate:
         return self._meter.patience.next_look_s(self._boot() - ask.since_s)
 
     def _admit(self, call: Call) -> Ask | None:
-        if self._meter.closed:
+        meter = self._meter
+        if meter.closed:
             return self._closed(call)
-        if self._meter.dropped_calls:
-            self._meter.settle_dropped()
+        if meter.dropped_calls:
+            meter.settle_dropped()
         boot_s = self._boot()
-        wallet = self._meter.wallets.get(call.user_id) or self._meter.wallet(call.user_id)
+        wallet = meter.wallets.get(call.user_id) or meter.wallet(call.user_id)
         call.wallet = wallet
         ask = None
         with wallet.lock:
@@ -130,7 +131,7 @@ class Gate:
             if not gone and (call.forced or not wallet.asks):  # what is only noted down waits for nobody
                 outcome = call.attempt(wallet, boot_s)
             if outcome is None and not gone:
-                if self._meter.degraded:
+                if meter.degraded:
                     outcome = self.alone(wallet, call, boot_s)
                 else:
                     ask = Ask(call, boot_s, open_streams())
@@ -140,23 +141,23 @@ class Gate:
         if gone:  # dropped from memory between the look-up and the lock
             return self._admit(call)
         if ask is not None:
-            self._meter.exporter.submit(wallet)
+            meter.exporter.submit(wallet)
             return ask
-        if outcome is not State.HELD or call.soft is not None or wallet.announce or wallet.thirsty:
+        if outcome is not HELD or call.soft is not None or wallet.announce or wallet.thirsty:
             self._conclude(call, wallet, outcome)
         return None
 
     def _conclude(self, call: Call, wallet: Wallet, outcome: Outcome | None) -> None:
         """Carry out what was decided: let the call go on, or refuse it."""
-        if outcome is State.HELD:
+        if outcome is HELD:
             if call.soft is not None:
                 self.crossed_soft(call, call.soft)
             if wallet.thirsty:
                 wallet.thirsty = False
                 self._meter.exporter.submit(wallet)
             self.announce(wallet)
-        elif outcome is State.PASSES:
-            call.state = State.PASSES
+        elif outcome is PASSES:
+            call.state = PASSES
         else:
             self._refuse(call, wallet, outcome)
 
@@ -200,14 +201,14 @@ class Gate:
         self._meter.own_fault("admitting a call")
         if ask is not None and not self._withdraw(ask):
             wait((ask.future,), timeout=PATIENCE_S)
-        if call.state is State.NEW:
-            call.state = State.PASSES
+        if call.state is NEW:
+            call.state = PASSES
 
     def _abandon(self, call: Call, ask: Ask | None) -> None:
         """The caller went away at the gate; what it was granted meanwhile goes back to the wallet."""
         if ask is not None and not self._withdraw(ask):
             wait((ask.future,), timeout=PATIENCE_S)
-        if call.state is State.HELD:
+        if call.state is HELD:
             call.meter.void(call)
             call.meter.queue.freed(call.wallet)
 
@@ -236,7 +237,7 @@ class Gate:
         account = wallet.account
         assert account is not None
         if not account.sdk_enabled:
-            return State.PASSES
+            return PASSES
         if wallet.session_of(call.session_id, boot_s) is None or wallet.ready_until_s <= boot_s:
             self._windows_alone(wallet, call.session_id, boot_s)
         return call.attempt_alone(wallet, boot_s)
@@ -285,8 +286,8 @@ class Gate:
             if wallet.tariff is not None and wallet.session_of(call.session_id, boot_s) is None:
                 self._windows_alone(wallet, call.session_id, boot_s)  # it queued before they were asked for
             call.force(wallet, boot_s)
-        if call.state is not State.HELD:
-            call.state = State.PASSES
+        if call.state is not HELD:
+            call.state = PASSES
 
     def crossed_soft(self, call: Call, purse: Any) -> None:
         """Tell of a limit at or above its soft mark: before an admitted call, or after a post crossed it."""

@@ -34,7 +34,7 @@ from paygent.meter.call import Call
 from paygent.meter.desk import Desk
 from paygent.meter.gate import Gate
 from paygent.meter.habits import Habits
-from paygent.meter.ids import EventIds
+from paygent.meter.ids import event_ids
 from paygent.meter.live import live_state
 from paygent.meter.patience import Patience
 from paygent.meter.queue import Queue
@@ -104,7 +104,7 @@ class Meter:
         self.pid = os.getpid()
         self.degraded = False
         self.lease_id = uuid.uuid4().hex
-        self.new_id = EventIds()
+        self.new_id = event_ids()
         self.audit = AuditTrail(self.new_id)
         self.journal = Journal(self._journal_dir(), self.lease_id)
         tick_s = min(1.0, self.options.flush_interval_s)

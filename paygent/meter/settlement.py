@@ -15,7 +15,7 @@ from paygent.core.pricing import UnpricedTokensError, cost_nusd, tool_cost_nusd
 from paygent.core.usage import Usage
 from paygent.ledger import Job, Ledger, LedgerError
 from paygent.meter.audit import fire
-from paygent.meter.call import Call, State
+from paygent.meter.call import DONE, Call
 from paygent.meter.ids import id_for_key
 from paygent.meter.live import refresh
 from paygent.meter.purse import model_scope
@@ -49,7 +49,7 @@ def claim(meter: Meter, call: Call) -> bool:
         del call.unsettled  # atomic: of two who settle at once, one finds it gone
     except AttributeError:
         return False
-    call.state = State.DONE
+    call.state = DONE
     return True
 
 
@@ -88,21 +88,16 @@ def settle(
                 cost_explicit=int(cost is not None),
             )
         if not bill.estimated and call.source == "auto":
-            _learn(meter, call, usage)
+            try:  # before what is held goes back: whoever waits for it is sized by this answer, too
+                learn(call, usage)
+            except Exception:  # noqa: BLE001  # what was not learned must not cost the event
+                meter.own_fault("learning from an answer")
         post(meter, call, event)
     except BaseException:
         with call.wallet.lock:
             call.release()
         raise
     return event
-
-
-def _learn(meter: Meter, call: Call, usage: Usage) -> None:
-    """Learn before what is held goes back: whoever waits for it is sized by this answer, too."""
-    try:
-        learn(call, usage)
-    except Exception:  # noqa: BLE001  # what was not learned must not cost the event
-        meter.own_fault("learning from an answer")
 
 
 class Bill(NamedTuple):
@@ -123,22 +118,19 @@ def _bill(
     tools: Sequence[str],
     estimated: bool,
 ) -> Bill:
-    if call.source == "auto" and (
-        usage.input_tokens < 0
-        or usage.output_tokens < 0
-        or usage.input_tokens + usage.output_tokens > CALL_TOKENS_MAX
-    ):
+    input_tokens, output_tokens = usage[:2]
+    if (
+        input_tokens < 0 or output_tokens < 0 or input_tokens + output_tokens > CALL_TOKENS_MAX
+    ) and call.source == "auto":
         meter.warn_once(
             f"absurd {call.model}", f"{call.model!r} reported impossible usage; the reservation is posted"
         )
         return _held(call)
     assert call.tariff is not None
-    config = call.tariff.plan.config
-    tools_nusd = (
-        tool_cost_nusd(tools, config.tool_costs, config.default_tool_cost)
-        if tools and config.tool_costs
-        else 0
-    )
+    tools_nusd = 0
+    if tools:
+        config = call.tariff.plan.config
+        tools_nusd = tool_cost_nusd(tools, config.tool_costs, config.default_tool_cost)
     terms = call.terms.answered.get(response_model)
     if terms is None:
         terms = call.tariff.answered(call.terms, response_model or "", call.provider)
@@ -149,7 +141,8 @@ def _bill(
         return Bill(usage, 0, tools_nusd, "unpriced", estimated)
     try:
         cost = cost_nusd(usage, rates)
-        estimated = estimated or rates.are_estimated_for(usage)
+        if rates.estimated and not estimated:
+            estimated = rates.are_estimated_for(usage)
         return tuple.__new__(Bill, (usage, cost, tools_nusd, terms.rate_source, estimated))  # see _event
     except UnpricedTokensError:
         meter.unpriced(response_model or call.model)

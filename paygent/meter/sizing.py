@@ -28,8 +28,10 @@ class Blocked(NamedTuple):
 def size(call: Call, tariff: Tariff) -> Blocked | None:
     """Work out under *tariff* what *call* may need; or say why no plan covers it."""
     call.tariff = tariff
-    call.terms = terms = tariff.terms(call.model or "", call.provider)
-    call.habits = terms.habits
+    terms = tariff.known.get((call.model, call.provider))
+    if terms is None:
+        terms = tariff.terms(call.model or "", call.provider)
+    call.terms, call.habits = terms, terms.habits
     if call.forced:
         call.need_nusd = call.need_tokens = 0
         return None
@@ -85,7 +87,8 @@ def _output_estimate(call: Call, config: PlanConfig) -> int:
     cap = call.max_output_tokens
     if cap is not None and cap >= 0:
         return min(cap, CALL_TOKENS_MAX)
-    own = sizes_of(call.wallet.sizes, call.terms.model)
+    sizes = call.wallet.sizes
+    own = sizes_of(sizes, call.terms.model) if sizes else None
     learned = own.estimate if own is not None else None
     if learned is None:
         learned = call.habits.output.estimate

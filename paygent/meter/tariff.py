@@ -44,22 +44,22 @@ class Terms:
 class Tariff:
     """A compiled plan and the terms of the models met so far."""
 
-    __slots__ = ("_habits", "_lookup", "_terms", "blocks_all", "plan")
+    __slots__ = ("_habits", "_lookup", "blocks_all", "known", "plan")
 
     def __init__(self, plan: CompiledPlan, lookup: Lookup, habits: Callable[[str], Habits]) -> None:
         self.plan = plan
         self._habits = habits
         self.blocks_all = False  # no plan at all, and init(no_plan="block")
         self._lookup = lookup
-        self._terms: dict[tuple[str, str | None], Terms] = {}
+        self.known: dict[tuple[str | None, str | None], Terms] = {}  # by model and provider
 
     def terms(self, model: str, provider: str | None = None) -> Terms:
         """The terms of *model*; the number kept is bounded, since users choose the names."""
-        terms = self._terms.get((model, provider))
+        terms = self.known.get((model, provider))
         if terms is None:
-            if len(self._terms) >= TERMS_MAX:
-                self._terms.clear()
-            terms = self._terms[model, provider] = self._work_out(model, provider)
+            if len(self.known) >= TERMS_MAX:
+                self.known.clear()
+            terms = self.known[model, provider] = self._work_out(model, provider)
         return terms
 
     def answered(self, terms: Terms, response_model: str, provider: str | None) -> Terms:

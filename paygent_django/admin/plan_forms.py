@@ -119,11 +119,13 @@ class PlanForm(forms.Form):
             self.add_error("soft_gate_at", _("Must not be above the share at which calls are blocked."))
         current = self.plan.current.number if self.plan is not None and self.plan.current else None
         if current is not None and said.get("based_on") not in (None, current):
-            raise ValidationError(
-                _("Somebody saved version %s meanwhile: look at the history below, then open the form again.")
-                % current
-            )
+            raise ValidationError(overtaken())
         return said
+
+
+def overtaken() -> str:
+    """What is said to whoever edits a version that is not the current one any more."""
+    return _("Somebody saved this plan meanwhile: look at the history below, then open the form again.")
 
 
 class LimitRow(forms.Form):
@@ -296,8 +298,16 @@ class PlanForms:
             **{name: said[name] for name in ("label", "currency", "interval", "rank")},
         }
 
+    @property
+    def based_on(self) -> int | None:
+        """The version that was edited, as ``save_plan`` takes it; 0: there was none."""
+        return 0 if self.plan is None else self.main.cleaned_data["based_on"]
+
     def put_error(self, field: str, message: str) -> None:
         """Mark what a service refused at the field it names, else above the form."""
+        if field == "version":
+            self.main.add_error(None, overtaken())
+            return
         own = {"price_nano": "price", "plan": "is_default"}.get(field, field.removeprefix("config."))
         if own in self.main.fields:
             self.main.add_error(own, message)

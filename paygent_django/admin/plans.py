@@ -138,7 +138,9 @@ class PlanAdmin(PaygentAdmin):
         name = forms.plan.name if forms.plan is not None else forms.main.cleaned_data["name"]
         try:
             with transaction.atomic(using=database_alias()):
-                saved = services.save_plan(project, name, forms.config, by=by(request), **forms.said)
+                saved = services.save_plan(
+                    project, name, forms.config, by=by(request), based_on=forms.based_on, **forms.said
+                )
                 _settle(project, saved.plan, forms.main.cleaned_data)
         except ServiceError as error:
             forms.put_error(error.field, error.message)

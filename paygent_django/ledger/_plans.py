@@ -56,6 +56,14 @@ def configured(sql: Sql, project_pk: int) -> dict[str, str]:
     return dict(sorted((unescape(name), config) for name, config in sql.rows(query, (project_pk,))))
 
 
+def locked_number(accounts: Accounts, name: str) -> int:
+    """The number of a plan's version, 0 without one; nobody saves another until the transaction ends."""
+    plan_pk = accounts.plan_id(name)
+    _lock(accounts.sql, plan_pk)
+    current = _current(accounts.sql, plan_pk)
+    return 0 if current is None else int(current["number"])
+
+
 def _lock(sql: Sql, plan_pk: int) -> None:
     if sql.vendor != "sqlite":
         sql.rows(f"SELECT id FROM {sql.table(Plan)} WHERE id = %s FOR UPDATE", (plan_pk,))  # noqa: S608

@@ -24,7 +24,8 @@ class ServiceError(ValueError):
     """
     What was asked for cannot be done; nothing has changed.
 
-    ``field`` names the input that is at fault, ``code`` is ``invalid``, ``exists`` or ``unknown``.
+    ``field`` names the input that is at fault, ``code`` is ``invalid``, ``exists``, ``unknown``
+    or ``overtaken``.
     """
 
     def __init__(self, field: str, message: str, code: str = "invalid") -> None:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from paygent.core.models import PlanConfig
 from paygent.ledger import DEFAULT_PLAN
 from paygent_django.ledger import _plans
+from paygent_django.ledger._accounts import Accounts
 from paygent_django.models import Plan, PlanVersion, Project
 from paygent_django.services._base import ServiceError, rows, writing
 from paygent_django.services.projects import checked_name
@@ -40,14 +41,17 @@ def save_plan(
     interval: str = _UNSET,
     rank: int = _UNSET,
     by: str = "",
+    based_on: int | None = None,
 ) -> SavedPlan:
     """
     Save a plan: other content is a new version, which binds every process within a second.
 
-    What is left out stays as it was.
+    What is left out stays as it was. *based_on* is the number of the version that was edited, 0 for a new
+    plan: whoever has not seen the current one does not undo it.
 
     Raises:
-        ServiceError: A field cannot be right; ``field`` is its path, as in ``config.soft_gate_at``.
+        ServiceError: A field cannot be right; ``field`` is its path, as in ``config.soft_gate_at``, and
+            ``version`` where *based_on* is not the current version any more.
     """
     checked_name("name", name, NAME_LENGTH_MAX)
     given = {
@@ -62,6 +66,8 @@ def save_plan(
     text = json.dumps(_config(config).model_dump(mode="json"))
     with writing(project.pk) as accounts:
         _check_default(project, name)
+        if based_on is not None:
+            _check_version(accounts, name, based_on)
         number = _plans.put(accounts, name, text, said, created_by=by[:200])
         plan: Plan = plans_of(project).get(pk=accounts.plan_id(name))
     return SavedPlan(plan, number)
@@ -138,6 +144,12 @@ def _problem(field: str, value: Any) -> str | None:
     if field == "price_nano":
         return None if 0 <= value <= PRICE_MAX_NANO else "must not be negative, nor absurdly large"
     return None if abs(value) < 1 << 31 else "is too large"
+
+
+def _check_version(accounts: Accounts, name: str, based_on: int) -> None:
+    current = _plans.locked_number(accounts, name)
+    if current != based_on:
+        raise ServiceError("version", f"somebody saved version {current} meanwhile", "overtaken")
 
 
 def _check_default(project: Project, name: str) -> None:

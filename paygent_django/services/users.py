@@ -22,6 +22,7 @@ from paygent_django.models import (
     Total,
     UsageEvent,
 )
+from paygent_django.services import _admin_log
 from paygent_django.services._base import ServiceError, locked, rows
 from paygent_django.services._forgetting import forget
 from paygent_django.services.projects import checked_name
@@ -112,7 +113,8 @@ def anonymise(user: EndUser) -> None:
     """
     Remove what says who the user is; what he used stays, under a name that means nothing.
 
-    Profile, metadata, texts that the app has given (see ``_forgetting``) and webhooks that tell of him go;
+    Profile, metadata, texts that the app has given (see ``_forgetting``), webhooks that tell of him and what
+    the log of Django's admin says go;
     apps that keep more of him hear of it by :data:`anonymising`. Calls that are made under the old name later
     begin a new user.
     """
@@ -121,6 +123,7 @@ def anonymise(user: EndUser) -> None:
             user, external_user_id=f"anonymised-{user.uuid}", name="", email="", metadata={},
             auth_user_id=None, anonymised_us=accounts.now_us,
         )  # fmt: skip
+        _admin_log.forget(user)  # while his rows are there
         forget(accounts, user)
         anonymising.send(EndUser, user=user)
 

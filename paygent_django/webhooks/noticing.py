@@ -125,14 +125,15 @@ def _is_heard(project: Project) -> bool:
 
 
 def _can_skip() -> bool:
-    return bool(connections[database_alias()].features.has_select_for_update_skip_locked)
+    return bool(connections[database_alias()].vendor == "postgresql")
 
 
 def _taking() -> contextlib.AbstractContextManager[Any]:
     """
-    A transaction, so that each note is taken by one process.
+    A transaction of PostgreSQL, so that each note is taken by one process.
 
-    SQLite has none such: there processes may take the same note, and the unique rows of deliveries decide.
+    Elsewhere processes may take the same note, and the unique rows of deliveries decide: SQLite has one lock
+    for everything, and MariaDB's locks of a longer transaction cross those of the ledger.
     """
     return transaction.atomic(using=database_alias()) if _can_skip() else contextlib.nullcontext()
 
@@ -204,7 +205,7 @@ def _queue(project: Project, endpoints: Sequence[WebhookEndpoint], news: Iterabl
     """A delivery per address; its id is made of what it tells, so that a second one is no new row."""
     wanted = {
         made: (endpoint, piece)
-        for piece in sorted(news, key=lambda piece: piece.user.pk)
+        for piece in sorted(news, key=lambda piece: (piece.user.pk, piece.event, piece.about))
         for endpoint in endpoints
         if not endpoint.events or piece.event in endpoint.events
         if (made := uuid.uuid5(_NAMESPACE, f"{endpoint.uuid}/{piece.event}/{piece.key}")) not in _told

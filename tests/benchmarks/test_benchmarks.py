@@ -1,4 +1,6 @@
 import json
+import os
+import sys
 
 import pytest
 
@@ -64,6 +66,31 @@ def test_the_bare_client_is_not_metered():
         clients.ours(**REQUEST)
         pg.flush()
         assert pg.get_usage(USER).period_tokens_total == 69
+
+
+def test_a_metered_call_takes_few_steps_of_ours():
+    """One call of the SDK runs at most sixty functions of ours: in situ their number is what a call costs."""
+    from benchmarks._setup import ANSWER, REQUEST, USER, Clients, paygent
+    from paygent import paygent_context
+
+    seen = []
+
+    def profile(frame, what, _arg):
+        where = frame.f_code.co_filename
+        if what == "call" and os.sep + "paygent" + os.sep in where and "testing" not in where:
+            seen.append((where, frame.f_code.co_name))
+
+    clients = Clients(ANSWER)
+    with paygent(), paygent_context(USER):
+        create = clients.ours
+        fewest = None
+        for _ in range(20):  # now and then a call asks for more in the background
+            seen.clear()
+            sys.setprofile(profile)
+            create(**REQUEST)
+            sys.setprofile(None)
+            fewest = min(fewest or len(seen), len(seen))
+    assert fewest <= 60, seen
 
 
 def test_the_figure_of_a_pair_is_the_difference_of_the_medians():

@@ -139,6 +139,22 @@ def test_anonymising_asks_first(boss, user, plans):
     assert "ada@example.com" not in shown
 
 
+def test_the_log_of_the_admin_forgets_a_name(boss, user, plans, project):
+    """What was done to an anonymous user and his events stays in the log without a name; others' is whole."""
+    other = services.create_user(project, "bob", name="Bob")
+    for who in (user, other):
+        do(boss, who, "metering")
+        event = spend(who)
+        boss.post(f"{ADMIN}usageevent/{event.pk}/refund/", {"reason": f"sorry, {who.name}"})
+    entries = LogEntry.objects.filter(content_type__app_label="paygent_django")
+    entries.filter(content_type__model="usageevent").update(object_repr="a call of Ada or Bob")
+    newest = entries.order_by("-pk")[:4]
+    services.anonymise(user)
+    shown = [(entry.object_repr, bool(entry.change_message)) for entry in newest]
+    gone = (f"anonymised-{user.uuid}", False)
+    assert shown == [("a call of Ada or Bob", True), ("Bob", True), gone, gone]
+
+
 def test_an_unknown_action_is_refused(boss, user):
     """An action that does not exist is refused, whoever asks."""
     assert boss.post(f"{ADMIN}enduser/{user.pk}/do/delete/").status_code == 403

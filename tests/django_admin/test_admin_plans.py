@@ -152,7 +152,7 @@ def test_a_form_that_lost_a_race_is_not_saved(boss, plan):
     sent = sent_of(plan, rank="9")
     services.save_plan(plan.project, "pro", FULL, label="Other")
     shown = boss.post(url_of(plan), sent).content.decode()
-    assert "Somebody saved version 2 meanwhile" in shown
+    assert "Somebody saved this plan meanwhile" in shown
     assert (current(plan).current.number, current(plan).label) == (2, "Other")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ PACKAGES = ("paygent", "paygent_starlette", "paygent_flask", "paygent_django")
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<info>[^\n`]*)\n(?P<code>.*?)^(?P=indent)```\s*$", re.MULTILINE | re.DOTALL
 )
+
+
+def environment(**more: str) -> dict[str, str]:
+    """That of a process of its own: without the settings that Django's tests of this run have named."""
+    inherited = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    return {**inherited, **more}
 
 
 def files() -> list[Path]:

@@ -1,11 +1,10 @@
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from project import ROOT, Block, blocks, files
+from project import ROOT, Block, blocks, environment, files
 
 DOCUMENTS = [
     path
@@ -24,16 +23,15 @@ WITH_CODE = [path for path in DOCUMENTS if any(block.info == "python" for block 
 
 def run_blocks(document: Path, home: Path) -> subprocess.CompletedProcess[str]:
     runner = [sys.executable, str(ROOT / "tests/house/run_blocks.py"), str(document)]
-    environment = {**os.environ, "HOME": str(home), "PYTHONPATH": str(ROOT)}
     return subprocess.run(
         runner,
         cwd=home,
-        env=environment,
+        env=environment(HOME=str(home), PYTHONPATH=str(ROOT)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=100,
     )
 
 

@@ -4,7 +4,7 @@ import re
 import subprocess
 import sys
 
-from project import ROOT
+from project import ROOT, environment
 
 DOCUMENT = ROOT / "docs" / "guarantees.md"
 NODE = re.compile(r"`(tests/[\w/]+\.py(?:::\w+)+)`")
@@ -18,7 +18,9 @@ def named():
 def collected(files):
     """The tests in *files* as pytest finds them, also those that a class inherits, without parameters."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *sorted(files)]
-    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    listing = subprocess.run(
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=100
+    )
     assert listing.returncode == 0, listing.stdout + listing.stderr
     return {line.partition("[")[0] for line in listing.stdout.splitlines() if "::" in line}
 

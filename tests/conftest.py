@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A deadline for each example would be a test of the machine. Other health checks stay.
+hypothesis.settings.register_profile(
+    "paygent", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("paygent")
 
 CONFIGURATION = ("PAYGENT_", "OPENAI_", "ANTHROPIC_")
 

@@ -39,7 +39,7 @@ def trips(db_path: Path, calls: int, share: int) -> dict[str, Any]:
         counted = Counted(pg._meter.ledger)
         begin_together()
         for _ in range(share):
-            _call(pg)
+            _call_until_answered(pg)
         asked, answered = counted.trips, share
         begin_together()
         try:
@@ -49,6 +49,16 @@ def trips(db_path: Path, calls: int, share: int) -> dict[str, Any]:
         except PaygentLimitExceeded:
             return {"trips": asked, "answered": answered}
     raise AssertionError("the cap did not hold")
+
+
+def _call_until_answered(pg: Any) -> None:
+    """Call again where the others were in the way for longer than a caller waits: the machine may be slow."""
+    while True:
+        try:
+            return _call(pg)
+        except PaygentLimitExceeded as refusal:
+            if not refusal.retryable:
+                raise
 
 
 def _call(pg: Any) -> None:

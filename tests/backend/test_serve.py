@@ -256,6 +256,7 @@ def test_it_stops_gracefully(server):
     assert accepted == [2000] * 4
 
 
+@pytest.mark.timeout(300)  # five processes, one after the other
 def test_djangos_commands_reach_the_served_database(server):
     """``paygent manage`` works on the same database, and ends as the command does."""
     server.start()

@@ -12,6 +12,8 @@ from paygent.cli._board import LinesBoard, PlainBoard, RichBoard, Row
 
 # A disk that takes a quarter of a second, and that it is over.
 BUSY = re.compile(r"the ledger (is away \(the ledger did not answer within|answers again;)")
+pytestmark = pytest.mark.timeout(300)  # the demo takes ten seconds where nothing else runs
+
 DEMO = [sys.executable, "-m", "paygent.cli", "demo"]
 
 
@@ -19,7 +21,7 @@ DEMO = [sys.executable, "-m", "paygent.cli", "demo"]
 def told():
     """One run of the demo: its output and exit status."""
     return subprocess.run(
-        DEMO, capture_output=True, text=True, timeout=100, check=False, stdin=subprocess.DEVNULL
+        DEMO, capture_output=True, text=True, timeout=250, check=False, stdin=subprocess.DEVNULL
     )
 
 

@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import pytest
 from project import ROOT, environment
 
 DOCUMENT = ROOT / "docs" / "guarantees.md"
@@ -19,12 +20,13 @@ def collected(files):
     """The tests in *files* as pytest finds them, also those that a class inherits, without parameters."""
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", *sorted(files)]
     listing = subprocess.run(
-        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=100
+        command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False, timeout=250
     )
     assert listing.returncode == 0, listing.stdout + listing.stderr
     return {line.partition("[")[0] for line in listing.stdout.splitlines() if "::" in line}
 
 
+@pytest.mark.timeout(300)  # it collects most of the tests: ten seconds where nothing else runs
 def test_each_test_that_a_guarantee_names_exists():
     """Every test that docs/guarantees.md names is one that pytest runs."""
     nodes = named()

@@ -17,7 +17,8 @@ from paygent.context import Payer
 from paygent.core.usage import Usage
 from paygent.ledgers.memory import MemoryLedger
 from paygent.meter.call import Call
-from paygent.meter.meter import Meter, Options
+from paygent.meter.meter import Meter
+from paygent.meter.options import Options
 from paygent.testing.clock import FakeClock
 from paygent.testing.llm_server import Answer, Controls, json_answer
 from paygent.testing.transport import stub_http_client

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from paygent import _settings
+from paygent._forking import no_fork
 from paygent.core.errors import PaygentAuthInvalid, PaygentBackendUnreachable
 from paygent.ledger import Ledger, LedgerError
 from paygent.ledgers import open_ledger
@@ -56,8 +57,10 @@ def open_store(
     key, address = _settings.backend(api_key, base_url, ledger)
     if key is None:
         url = _settings.ledger_url(ledger, db_path)
-        return Store(open_ledger(url), url, None, address)
-    from paygent.ledgers.backend import BackendLedger  # loaded in connected mode only
+        with no_fork:  # the module of the ledger
+            return Store(open_ledger(url), url, None, address)
+    with no_fork:
+        from paygent.ledgers.backend import BackendLedger  # loaded in connected mode only
 
     store = BackendLedger(address, key, _settings.local_file(db_path))
     reachable = True

@@ -8,13 +8,12 @@ from typing import Any, TypeVar
 from paygent._shelter import Sheltered
 from paygent.context import (
     Payer,
+    as_payer,
     checked_metadata,
     checked_session_id,
     checked_user_id,
     current_payer,
     paygent_track,
-    reset_payer,
-    set_payer,
 )
 from paygent.core.errors import VISIBLE
 from paygent.core.events import to_model
@@ -65,11 +64,8 @@ class Metering:
         if bracket is None:
             return call()
         with bracket:
-            token = set_payer(payer)
-            try:
+            with as_payer(payer):
                 result = call()
-            finally:
-                reset_payer(token)
             self._receive(bracket, result, provider)
         return result
 
@@ -92,11 +88,8 @@ class Metering:
             if bracket is None:
                 return await call
             async with bracket:
-                token = set_payer(payer)
-                try:
+                with as_payer(payer):
                     result = await call
-                finally:
-                    reset_payer(token)
                 self._receive(bracket, result, provider)
         except BaseException:
             _close(call)

@@ -16,7 +16,7 @@ from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 
-from paygent._imports import loading
+from paygent._forking import no_fork
 from paygent.catalogue_extra import (
     CEILINGS_AUSD,
     CLAUDE_CACHE_READ,
@@ -151,7 +151,7 @@ def _bundled(names: Iterable[str], providers: tuple[str, ...], on: date) -> Rate
 
 def _ask(name: str, seller: str, on: date) -> Rates | None:
     # Not genai_prices.calc_price, which remembers every name it was ever asked for: names come from outside.
-    with loading:
+    with no_fork:
         from genai_prices.data_snapshot import find_provider_by_id, get_snapshot
 
         sellers = get_snapshot().providers

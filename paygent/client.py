@@ -7,13 +7,13 @@ import contextlib
 import logging
 import os
 import sys
-import threading
 import weakref
 from collections.abc import Callable
 from typing import Any, Literal
 
 from paygent import _settings, instrumentation, propagation
 from paygent._connection import Store, journal_folder, open_store
+from paygent._forking import ProcessLock
 from paygent._metering import Metering
 from paygent._shelter import Sheltered
 from paygent._users import Users
@@ -21,7 +21,8 @@ from paygent.core.models import GuardResult, UsageEvent, UserState
 from paygent.instrumentation import ProviderRegistry
 from paygent.ledger import LedgerError
 from paygent.meter import active
-from paygent.meter.meter import Meter, Options, nothing
+from paygent.meter.meter import Meter
+from paygent.meter.options import Options, nothing
 from paygent.plans import read_plans
 
 log = logging.getLogger("paygent")
@@ -63,7 +64,7 @@ class Paygent(Metering, Users):
     """
 
     _instance: Paygent | None = None
-    _lock = threading.Lock()
+    _lock = ProcessLock()
 
     def __init__(self, meter: Meter, registry: ProviderRegistry, store: Store) -> None:
         super().__init__(meter, registry)
@@ -285,7 +286,6 @@ _meters: weakref.WeakSet[Meter] = weakref.WeakSet()
 
 
 def _after_fork() -> None:
-    Paygent._lock = threading.Lock()  # noqa: SLF001  # the parent's may be held by a thread that is not here
     for meter in tuple(_meters):
         try:
             meter.after_fork()

@@ -79,7 +79,6 @@ _payer: ContextVar[Payer | None] = ContextVar("paygent_payer", default=None)
 
 current_payer = _payer.get
 set_payer = _payer.set
-reset_payer = _payer.reset
 
 
 def checked_user_id(user_id: object) -> str | None:
@@ -240,19 +239,18 @@ def _user_finder(
 
 
 class as_payer:  # noqa: N801  # reads like the statement it is; a class, as it is entered on every call
-    """Run one step under *payer*; restored by value: a step may end in another context than it began."""
+    """Run a step under *payer*; one that the collector ends, in some other context, changes nothing there."""
 
-    __slots__ = ("_now", "_previous")
+    __slots__ = ("_now", "_token")
 
     def __init__(self, payer: Payer | None) -> None:
         self._now = payer
 
     def __enter__(self) -> None:
-        self._previous = _payer.get()
-        _payer.set(self._now)
+        self._token = _payer.set(self._now)
 
     def __exit__(self, *error: object) -> None:
-        _payer.set(self._previous)
+        _leave(self._token)
 
 
 PayerOf = Callable[[tuple[Any, ...], dict[str, Any]], Payer]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Hashable
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -10,6 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from paygent._forking import ProcessLock
 from paygent.client import Paygent
 from paygent.core.events import Event
 from paygent.dashboard.standing import Standing, standings
@@ -53,7 +53,7 @@ class Kept:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._found: dict[Hashable, tuple[float, Any]] = {}
 
     def get(self, key: Hashable, kept_s: float, ask: Callable[[], T]) -> T:

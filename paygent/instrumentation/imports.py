@@ -7,6 +7,7 @@ loader it would have had.
 
 from __future__ import annotations
 
+import importlib
 import importlib.abc
 import sys
 from collections.abc import Callable, Mapping
@@ -28,29 +29,45 @@ def when_imported(hooks: Mapping[str, Hook]) -> None:
 
     Hooks given before under the same name are replaced.
     """
-    _hooks.update(hooks)
+    global _hooks  # noqa: PLW0603  # replaced, never changed: imports of other threads may be reading it
+    _hooks = {**_hooks, **hooks}
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
-    for name, module in list(sys.modules.items()):
+    for package in sorted({name.partition(".")[0] for name in hooks}):
+        _wait_for(package)
+    for name, module in sys.modules.copy().items():
         hook = _hook_for(name) if module is not None else None
         if hook is not None:
             _run(hook, module)
 
 
 def forget() -> None:
-    """Take the hooks away; modules that they have seen stay as they are."""
-    _hooks.clear()
-    if _finder in sys.meta_path:
-        sys.meta_path.remove(_finder)
+    """
+    Take the hooks away; modules that they have seen stay as they are.
+
+    The finder stays, and finds nothing: an import of another thread that is going through the finders would
+    pass one over if the list became shorter.
+    """
+    global _hooks  # noqa: PLW0603  # see when_imported
+    _hooks = {}
 
 
 def _hook_for(name: str) -> Hook | None:
-    hook = _hooks.get(name)
+    hooks = _hooks
+    hook = hooks.get(name)
     if hook is None:
-        for key, candidate in _hooks.items():
+        for key, candidate in hooks.items():
             if key.endswith(".") and name.startswith(key):
                 return candidate
     return hook
+
+
+def _wait_for(package: str) -> None:
+    """Let another thread end its import of *package*: it has passed the finder, the classes may not exist."""
+    spec = getattr(sys.modules.get(package), "__spec__", None)
+    if getattr(spec, "_initializing", False):
+        with guarded(f"wait for the import of {package}"):
+            importlib.import_module(package)
 
 
 def _run(hook: Hook, module: ModuleType) -> None:

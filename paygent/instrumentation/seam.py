@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import functools
 import inspect
-import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from paygent._forking import ProcessLock
 from paygent.context import Payer, current_payer
 from paygent.core.errors import VISIBLE
 from paygent.instrumentation import imports, keywords
@@ -26,7 +26,7 @@ from paygent.meter import active
 PROVIDERS = ("openai", "anthropic")
 _CLASSES = ("SyncAPIClient", "AsyncAPIClient")
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _patches: dict[str, tuple[type, Any, Any]] = {}  # key: (class, our wrapper, the original)
 _live = False
 

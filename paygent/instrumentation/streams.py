@@ -107,7 +107,9 @@ class Tally:
         """The response was closed: by the SDK in the middle of a step (which says more), or by the caller."""
         iterator = self.iterator()
         running = getattr(iterator, "gi_running", None) or getattr(iterator, "ag_running", None)
-        if not running:
+        if not running and isinstance(sys.exc_info()[1], GeneratorExit):
+            self.drop()  # closed with the generator that reads it: see Call._leave
+        elif not running:
             self._guarded(self.leave)
 
     def ended(self) -> None:
@@ -116,13 +118,12 @@ class Tally:
 
     def broke(self, error: BaseException) -> None:
         """The iteration raised: the provider's own error before any output costs nothing."""
+        if isinstance(error, GeneratorExit):
+            self.drop()
+            return
         self._guarded(self.catch_up)
-        if (
-            not self.settled
-            and self.reader.usage is None
-            and not self.reader.output_bytes
-            and _refused(error)
-        ):
+        has_said = self.reader.usage is not None or self.reader.output_bytes
+        if not (self.settled or has_said) and _refused(error):
             self.settled = True
             self._guarded(lambda: self.call.fail(error))
         else:

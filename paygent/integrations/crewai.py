@@ -9,13 +9,13 @@ model call, and the step.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Mapping
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from paygent._forking import ProcessLock
 from paygent._shelter import Sheltered
 from paygent.core.errors import PaygentLimitExceeded
 from paygent.core.usage import Usage
@@ -107,7 +107,7 @@ class CrewAICallback:
 
 # Whose a task or an agent is, by its id; gone with the callback, which its crew keeps alive.
 _owners: WeakValueDictionary[str, CrewAICallback] = WeakValueDictionary()
-_lock = threading.Lock()
+_lock = ProcessLock()
 _bus: Any = None
 
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from paygent._imports import loading
+from paygent._forking import know_the_resolver, no_fork
 from paygent.ledger import LedgerError
 
 if TYPE_CHECKING:
@@ -128,11 +128,10 @@ class Link:
     def _connected(self) -> httpx.Client:
         """The client; it, and what looks up an address, are loaded with the first request."""
         if self._client is None:
-            with loading:
-                import encodings.idna  # noqa: F401  # else getaddrinfo does, and nobody keeps forks away
-
+            with no_fork:
                 import httpx
 
+                know_the_resolver()
                 self._client = httpx.Client(headers=self._headers, follow_redirects=False)
         return self._client
 

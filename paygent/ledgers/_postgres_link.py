@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg import conninfo, errors
 
+from paygent._forking import know_the_resolver
 from paygent.ledger import LedgerError
 from paygent.ledgers._postgres_schema import SCHEMA, SCHEMA_LOCK, SCHEMA_VERSION
 from paygent.ledgers._urls import safe_url, without_secrets
@@ -152,6 +153,7 @@ class Link:
 
     def _open(self) -> _TimedConnection:
         if self._connection is None:
+            know_the_resolver()
             connection = self._connection = _TimedConnection.connect(self._conninfo, autocommit=True)
             connection.ends_s = time.monotonic() + TRIP_S
             if self._prepare(connection):

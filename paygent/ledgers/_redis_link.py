@@ -13,6 +13,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from paygent._forking import know_the_resolver
 from paygent.ledger import LedgerError
 from paygent.ledgers._redis_epoch import EPOCH_KEY, Epoch
 from paygent.ledgers._urls import safe_url, without_secrets
@@ -122,6 +123,7 @@ class Link:
         return answers
 
     def _open(self) -> None:
+        know_the_resolver()
         self._connection = connection = self._make(**self._options)
         connection.connect()
         self._look_around()

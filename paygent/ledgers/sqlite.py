@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from paygent._forking import no_fork
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest, LedgerError
 from paygent.ledgers._lock import FileLock
@@ -49,7 +50,8 @@ class SqliteLedger(SqliteInsight):
         self._sweeper = Sweeper()
         self._own_plans: dict[str, str] = {}
         self._forked_in_use = False
-        _ledgers.add(self)
+        with no_fork:  # which goes through them
+            _ledgers.add(self)
 
     @property
     def journal_dir(self) -> Path | None:
@@ -288,6 +290,7 @@ def _is_broken(error: sqlite3.DatabaseError) -> bool:
 
 _ledgers: weakref.WeakSet[SqliteLedger] = weakref.WeakSet()
 _FORK_WAIT_S = 5.0
+_stopped: list[SqliteLedger] = []  # those that the fork under way has stopped: the same are let go
 
 
 def _before_fork() -> None:
@@ -298,7 +301,9 @@ def _before_fork() -> None:
     that it holds those locks, for every connection it opens itself: it would wait for its parent's writes for
     ever, and would not be seen by others that clear the log away.
     """
-    for ledger in tuple(_ledgers):
+    no_fork.acquire()
+    _stopped.extend(_ledgers)
+    for ledger in _stopped:
         if ledger._use.acquire(timeout=_FORK_WAIT_S):
             ledger._disconnect()
         else:
@@ -306,17 +311,21 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    for ledger in tuple(_ledgers):
+    for ledger in _stopped:
         if ledger._forked_in_use:
             ledger._forked_in_use = False
         else:
             ledger._use.release()
+    _stopped.clear()
+    no_fork.release()
 
 
 def _after_fork_in_child() -> None:
-    for ledger in tuple(_ledgers):
+    for ledger in _stopped:
         ledger._use = threading.Lock()
         ledger._lock.close()
+    _stopped.clear()
+    no_fork.release()
 
 
 if hasattr(os, "register_at_fork"):

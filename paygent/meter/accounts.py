@@ -67,8 +67,7 @@ def loaded(meter: Meter, user_id: str, *, fresh: bool = False) -> Wallet:
     """The wallet of a user with its plan and windows known; no session begins by that."""
     wallet = meter.wallet(user_id)
     boot_s = meter.boot()
-    if wallet.tariff is None:
-        wallet.touched_s = boot_s  # or the next tick would take it for one that nobody needs
+    wallet.touched_s = boot_s  # or the next tick would take it for one that nobody needs
     if (fresh or not is_loaded(wallet, boot_s)) and not meter.degraded and not meter.closed:
         _answered(meter, meter.exporter.refresh(wallet), None)
     if wallet.tariff is None:

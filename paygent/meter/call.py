@@ -56,7 +56,8 @@ class Call:
     """
 
     __slots__ = (
-        "forced", "habits", "input_bytes", "input_tokens", "max_output_tokens", "metadata", "meter",
+        "forced", "habits", "input_bytes", "input_tokens", "is_unseen", "max_output_tokens", "metadata",
+        "meter",
         "model", "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider",
         "purses", "session", "session_id", "soft", "source", "started_us", "state", "tariff",
         "terms", "units", "unsettled", "user_id", "wallet",
@@ -92,7 +93,7 @@ class Call:
         self.pid = meter.pid
         self.state = NEW
         self.source = "auto"
-        self.forced = False
+        self.forced = self.is_unseen = False
         self.soft: Purse | None = None
         self.tariff: Tariff | None = None
         self.need_nusd = self.need_tokens = 0
@@ -136,7 +137,10 @@ class Call:
             self.payer.tally.refused(refusal)
 
     def _leave(self, error: BaseException | None) -> None:
-        if error is not None:
+        if isinstance(error, GeneratorExit):
+            # The coroutine is closed where it stood: perhaps by the collector, on a thread with our locks.
+            self.meter.dropped_calls.append(lambda: self.fail(GeneratorExit()))
+        elif error is not None:
             self.fail(error)
         else:
             self.finish_estimated(None, 0)
@@ -306,6 +310,9 @@ class Call:
                 self.soft = tokens
         self.purses = purses
         self.wallet = wallet
+        if not self.need_nusd:
+            wallet.unseen += 1  # nothing else says that a call is open here
+            self.is_unseen = True
         if (
             period.lease - period.held < period.low
             or session.lease - session.held < session.low
@@ -335,8 +342,14 @@ class Call:
             return {"paygent": "the metadata could not be kept"}
         return loaded
 
+    def _be_seen(self) -> None:
+        if self.is_unseen:
+            self.is_unseen = False
+            self.wallet.unseen -= 1
+
     def release(self) -> None:
         """Void the holds."""
+        self._be_seen()
         period, session, tokens = self.purses
         period.close(self.need_nusd, 0)
         session.close(self.need_nusd, 0)
@@ -346,6 +359,7 @@ class Call:
 
     def post(self, cost_nusd: int, tokens: int) -> Purse | None:
         """Void the holds and post the true amounts; returns a purse that this carries over its soft mark."""
+        self._be_seen()
         period, session, tokens_purse = self.purses
         need_nusd = self.need_nusd
         crossed = period if period.close(need_nusd, cost_nusd) else None

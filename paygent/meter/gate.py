@@ -61,6 +61,9 @@ class Gate:
             raise
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self._faulted(call, ask)
+        except GeneratorExit:  # see Call._leave
+            self._meter.dropped_calls.append(lambda: self._abandon(call, ask))
+            raise
         except BaseException:
             self._abandon(call, ask)
             raise
@@ -82,12 +85,16 @@ class Gate:
     def when_open(self, call: Call, then: Callable[[], None]) -> None:
         """Have *then* run once the windows of *call* are known, without waiting and without a gate."""
         call.forced = True
-        wallet = call.wallet = self._meter.wallet(call.user_id)
         ask = Ask(call, self._boot())
         ask.future.add_done_callback(lambda _: then() if call.state is HELD else None)
-        with wallet.lock:
-            wallet.asks = wallet.asks or deque()
-            wallet.asks.append(ask)
+        gone = True
+        while gone:  # dropped from memory between the look-up and the lock
+            wallet = call.wallet = self._meter.wallet(call.user_id)
+            with wallet.lock:
+                gone = wallet.gone
+                if not gone:
+                    wallet.asks = wallet.asks or deque()
+                    wallet.asks.append(ask)
         self._meter.exporter.submit(wallet)
 
     def _wait(self, ask: Ask) -> bool:

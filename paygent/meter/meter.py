@@ -11,23 +11,19 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from paygent import catalogue
 from paygent._once import Once
-from paygent.clock import boot_clock
 from paygent.context import Payer, checked_user_id, current_payer
 from paygent.core.bounds import MODEL_LENGTH_MAX
 from paygent.core.errors import PaygentLimitExceeded, Refusal
 from paygent.core.models import GuardResult, PlanConfig
 from paygent.core.plan import compile_plan
-from paygent.core.pricing import Rates
 from paygent.core.usage import Usage
 from paygent.exporter import Exporter
 from paygent.journal import Journal
-from paygent.ledger import LeaseReply, Ledger, LedgerError, PlanRow
+from paygent.ledger import Ledger, LedgerError, PlanRow
 from paygent.meter import settlement
 from paygent.meter.audit import AuditTrail, Callbacks, fire
 from paygent.meter.call import Call
@@ -36,6 +32,7 @@ from paygent.meter.gate import Gate
 from paygent.meter.habits import Habits
 from paygent.meter.ids import event_ids
 from paygent.meter.live import live_state
+from paygent.meter.options import Options
 from paygent.meter.patience import Patience
 from paygent.meter.queue import Queue
 from paygent.meter.tariff import Tariff
@@ -48,35 +45,6 @@ if TYPE_CHECKING:
 log = logging.getLogger("paygent")
 
 MODELS_MAX = 1000
-
-
-def nothing(_user_id: str) -> LeaseReply | None:
-    """Nothing is remembered of any user."""
-    return None
-
-
-@dataclass
-class Options:
-    """What ``Paygent.init`` decides for the engine."""
-
-    raise_on_hard_gate: bool = True
-    fail_open: bool = True
-    unattributed: str = "pass"
-    no_plan: str = "allow"
-    unpriced: str = "block"
-    on_cancel: str = "estimate"
-    include_usage: bool | None = None
-    busy_timeout_s: float = 2.0
-    max_batch_size: int = 100
-    flush_interval_s: float = 5.0
-    max_queue_size: int = 10_000
-    model_aliases: dict[str, str] = field(default_factory=dict)
-    journal_dir: Path | None = None  # instead of where the ledger keeps journals
-    flush_on_request_end: bool = False
-    remembered: Callable[[str], LeaseReply | None] = nothing  # what was last known of a user, from disk
-    refresh_interval_s: float | None = None  # of users whom nothing else asks about
-    lookup: Callable[[str, str | None], Rates | None] = catalogue.lookup
-    boot: Callable[[], float] = field(default_factory=boot_clock)
 
 
 class Meter:
@@ -113,7 +81,7 @@ class Meter:
         self.desk = Desk(self)
         self.exporter = Exporter(self.ledger, self.journal, self.lease_id, self.desk, self.boot, tick_s)
         self.patience = Patience(self.exporter, self.boot)
-        self.dropped_calls: deque[tuple[Call, tuple[Any, ...]]] = deque()
+        self.dropped_calls: deque[Callable[[], None]] = deque()  # what finalizers leave to be done
         self.changes: deque[Callable[[Ledger], None]] = deque()
         self.dropped = 0
 
@@ -221,14 +189,18 @@ class Meter:
         tools: Sequence[str] = (),
     ) -> None:
         """For finalizers: no lock, no I/O; the next call or tick settles it."""
-        self.dropped_calls.append((call, (partial, output_bytes, response_model, tools)))
+        seen = (partial, output_bytes, response_model, tools)
+        self.dropped_calls.append(lambda: call.finish_estimated(*seen))
 
     def settle_dropped(self) -> None:
         """Settle what finalizers left."""
         while self.dropped_calls:
-            with contextlib.suppress(IndexError):
-                call, seen = self.dropped_calls.popleft()
-                call.finish_estimated(*seen)
+            try:
+                self.dropped_calls.popleft()()
+            except IndexError:  # another thread was faster
+                return
+            except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
+                self.own_fault("settling what was dropped")
 
     def put(self, change: Callable[[Ledger], None]) -> bool:
         """Change the ledger, in order; false where it is away: the change then follows when it returns."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from paygent.core.balance import Denied
+from paygent.core.plan import TOTAL_SPEND
 from paygent.meter.call import Outcome, State
 from paygent.meter.nesting import must_not_wait
 from paygent.meter.wallet import Ask, Wallet
@@ -16,6 +17,7 @@ SPENT_MEMORY_S = 0.25
 POLL_FIRST_S = 0.01
 POLL_MAX_S = 0.25
 ROUNDS_MAX = 8
+LEFT_S = 5.0  # who has not come back so long after his time does not wait any more: his loop was closed
 
 
 class Queue:
@@ -49,6 +51,7 @@ class Queue:
     def _serve(
         self, wallet: Wallet, denied: str | None, busy: bool, boot_s: float, served: list[tuple[Ask, Outcome]]
     ) -> bool:
+        self._turn_away_left(wallet, boot_s, served)
         if wallet.asks and wallet.asks[0] is not wallet.asking:
             denied = None  # it was for a caller who has gone away meanwhile
         self._serve_forced(wallet, boot_s, served)
@@ -78,6 +81,12 @@ class Queue:
             wallet.asks.popleft()
             served.append((ask, outcome))
         return False
+
+    def _turn_away_left(self, wallet: Wallet, boot_s: float, served: list[tuple[Ask, Outcome]]) -> None:
+        """Nobody stands behind a caller who is gone: a task whose event loop was closed never looks again."""
+        until_s = boot_s - self._meter.options.busy_timeout_s - LEFT_S
+        while wallet.asks and wallet.asks[0].since_s < until_s and not wallet.asks[0].call.forced:
+            served.append((wallet.asks.popleft(), Denied(wallet.busy_on or TOTAL_SPEND, busy=True)))
 
     def _serve_forced(self, wallet: Wallet, boot_s: float, served: list[tuple[Ask, Outcome]]) -> None:
         """Let in whoever needs no room, past all others; nobody in front of him is in his way."""

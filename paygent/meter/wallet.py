@@ -61,7 +61,7 @@ class Wallet:
         "in_flight", "lease_id", "lock", "model_purse", "more", "moved_to", "offset_us", "override",
         "period", "period_purse", "poll_at_s", "poll_s", "ready_until_s", "refused",
         "refused_until_s", "sent_events", "sent_s", "session", "session_purse", "sessions",
-        "sharers", "sizes", "stale", "thirsty", "state", "tariff", "touched_s", "user_id", "want",
+        "sharers", "sizes", "stale", "thirsty", "state", "tariff", "touched_s", "unseen", "user_id", "want",
     )  # fmt: skip
 
     def __init__(self, user_id: str, lease_id: str) -> None:
@@ -92,6 +92,7 @@ class Wallet:
         self.busy_on: str | None = None  # the scope that others were last in the way on
         self.refused: tuple[str, bool, int] | None = None
         self.sharers = 1
+        self.unseen = 0  # open calls that hold nothing, as those only noted down
         self.offset_us = 0
         self.sizes: tuple[OutputSizes, ...] = ()  # of this user's answers, by model
         self.want: tuple[str | None, dict[str, int]] | None = None
@@ -382,6 +383,6 @@ class Wallet:
     @property
     def forgettable(self) -> bool:
         """Whether nothing is open or unsettled here, so that the wallet may be dropped from memory."""
-        if self.events or self.asks or self.in_flight or self.live is not None:
+        if self.events or self.asks or self.in_flight or self.unseen or self.live is not None:
             return False
         return not any(not p.is_settled or (p.finite and p.lease > 0) for p in self._all())

@@ -7,12 +7,12 @@ goes with the function, for the time of one call: what the thread runs before an
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from paygent._forking import ProcessLock
 from paygent.context import as_payer, current_payer, in_context
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,7 +66,7 @@ def _runs_a_loop() -> bool:
 
 # Whose threads serve everybody, whoever happens to start them; they run callbacks of others, too.
 _SERVING = ("asyncio.", "concurrent.futures.", "multiprocessing.", "paygent.")
-_lock = threading.Lock()
+_lock = ProcessLock()
 _patches: dict[tuple[type, str], tuple[Any, Any]] = {}  # what is in place, and what it stands for
 _live = False
 
@@ -164,12 +164,3 @@ def _restore(thread: Any, own: Any) -> None:
         vars(thread).pop("run", None)
     else:
         thread.run = own
-
-
-def _after_fork() -> None:
-    global _lock  # noqa: PLW0603  # the parent's may be held by a thread that is not here
-    _lock = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

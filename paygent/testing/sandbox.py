@@ -32,7 +32,8 @@ from paygent.instrumentation import ProviderRegistry
 from paygent.ledger import Ledger
 from paygent.ledgers.memory import MemoryLedger
 from paygent.meter import active
-from paygent.meter.meter import Meter, Options
+from paygent.meter.meter import Meter
+from paygent.meter.options import Options
 from paygent.testing._scripted import ScriptedProvider, answering
 from paygent.testing._travel import LedgerSwitch, TravelClock
 

@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import json
 import logging
-import threading
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from paygent._forking import ProcessLock
 from paygent.client import Paygent
 from paygent.context import checked_user_id
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable, Refusal
@@ -64,7 +64,7 @@ class WebPlugin:
         self.awaits = any(map(is_async, (*finders, options.metadata)))
         self.eager = False  # whether async options are awaited when a request begins: see awaited_here
         self._await_here = await_here
-        self._lock = threading.Lock()
+        self._lock = ProcessLock()
         self._seen = False
 
     # -- a request's life -----------------------------------------------------------------------------

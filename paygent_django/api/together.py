@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Sequence
 from typing import Protocol
 
+from paygent._forking import ProcessLock
 from paygent.core.events import Event
 from paygent_django.ledger import Posted
 
@@ -117,7 +119,7 @@ def _post_alone(ledger: Ledger, batch: _Batch) -> None:
         batch.error = error
 
 
-_lock = threading.Lock()
+_lock = ProcessLock()
 _meetings: dict[tuple[str, int], Together] = {}
 
 
@@ -125,3 +127,7 @@ def together(alias: str, project_pk: int) -> Together:
     """Where those meet in this process who post to that project."""
     with _lock:
         return _meetings.setdefault((alias, project_pk), Together())
+
+
+# Whoever was posting is not in a forked child: those who wait for him there would wait for ever.
+os.register_at_fork(after_in_child=_meetings.clear)

@@ -16,6 +16,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import Error
 
+from paygent._forking import know_the_resolver, no_fork
 from paygent.ledger import LedgerError
 from paygent.ledgers._lock import FileLock
 from paygent_django.ledger._pipeline import BOUNDS_TRANSACTIONS, can_pipeline, pipelined
@@ -126,7 +127,10 @@ class Own:
         self._use = threading.RLock()
         self._lock: FileLock | None = None
         self._stays_closed = False
-        _sources.add(self)
+        with no_fork:  # which goes through them
+            if connections[alias].vendor != "sqlite":
+                know_the_resolver()
+            _sources.add(self)
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Sql]:
@@ -193,7 +197,7 @@ class Own:
     def _disconnect(self) -> None:
         if self._wrapper is not None:
             with contextlib.suppress(Error):
-                self._wrapper.close()
+                self._wrapper._close()  # close() is refused where an event loop runs, as it may at a fork
             self._wrapper.connection = None
 
 
@@ -282,6 +286,7 @@ def _sqlite_file(connection: BaseDatabaseWrapper) -> Path | None:
 # -- forks ------------------------------------------------------------------------------------------------
 
 _sources: weakref.WeakSet[Own] = weakref.WeakSet()
+_stopped: list[Own] = []  # those that the fork under way has stopped: the same are let go
 
 
 def _before_fork() -> None:
@@ -290,7 +295,9 @@ def _before_fork() -> None:
 
     Parent and child would speak on one socket; and a child of SQLite believes in locks that it does not hold.
     """
-    for source in tuple(_sources):
+    no_fork.acquire()
+    _stopped.extend(_sources)
+    for source in _stopped:
         if source._use.acquire(timeout=_FORK_WAIT_S):
             source._disconnect()
         else:
@@ -298,20 +305,24 @@ def _before_fork() -> None:
 
 
 def _after_fork_in_parent() -> None:
-    for source in tuple(_sources):
+    for source in _stopped:
         if source._stays_closed:
             source._stays_closed = False
         else:
             source._use.release()
+    _stopped.clear()
+    no_fork.release()
 
 
 def _after_fork_in_child() -> None:
-    for source in tuple(_sources):
+    for source in _stopped:
         source._use = threading.RLock()
         source._wrapper = None
         if source._lock is not None:
             source._lock.close()
             source._lock = None
+    _stopped.clear()
+    no_fork.release()
 
 
 if hasattr(os, "register_at_fork"):

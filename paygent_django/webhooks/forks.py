@@ -20,6 +20,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from paygent_django.database import database_alias
+from paygent_django.ledger import _connections  # noqa: F401  # its hook comes after ours: it holds a lock
 
 _WAIT_S = 5.0
 

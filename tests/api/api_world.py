@@ -11,7 +11,8 @@ from paygent import ModelCostRate, Paygent, PlanConfig, ProviderRegistry
 from paygent._connection import Store
 from paygent.ledger import Ledger
 from paygent.ledgers.memory import MemoryLedger
-from paygent.meter.meter import Meter, Options
+from paygent.meter.meter import Meter
+from paygent.meter.options import Options
 from paygent.testing.clock import FakeClock
 from paygent.testing.transport import stub_http_client
 

@@ -234,7 +234,7 @@ from paygent import Paygent, paygent_context
 from paygent.context import current_payer
 from paygent.propagation import _threads, patch_threads, unpatch_threads
 patch_threads()
-_threads._lock.acquire()
+_threads._lock.__enter__()
 child = os.fork()
 if child == 0:
     seen = []

@@ -9,7 +9,8 @@ from paygent.core.usage import Usage
 from paygent.exceptions import PaygentUnavailable
 from paygent.meter.accounts import Recorder
 from paygent.meter.call import State
-from paygent.meter.meter import Meter, Options
+from paygent.meter.meter import Meter
+from paygent.meter.options import Options
 
 TOKEN_NUSD = 1_000_000
 

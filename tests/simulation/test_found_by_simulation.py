@@ -8,7 +8,8 @@ from paygent.core.usage import Usage
 from paygent.ledger import LedgerError
 from paygent.ledgers.memory import MemoryLedger
 from paygent.meter import accounts
-from paygent.meter.meter import Meter, Options
+from paygent.meter.meter import Meter
+from paygent.meter.options import Options
 from paygent.testing.clock import FakeClock
 
 

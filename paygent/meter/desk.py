@@ -56,7 +56,10 @@ class Desk:
                 f"rolled {wallet.user_id} {reply.period.key}",
                 f"nobody renewed the billing period of {wallet.user_id!r}: it rolls on by its own length",
             )
-        wallet.receive(request, reply, self._meter.tariff(reply.plan), self._boot())
+        tariff = self._meter.tariff(reply.plan)
+        for ask in tuple(wallet.asks or ()):  # the prices may have to be loaded: not under the user's lock
+            tariff.terms(ask.call.model or "", ask.call.provider)
+        wallet.receive(request, reply, tariff, self._boot())
         again = self._meter.queue.serve(wallet, reply.denied if request.need else None, busy=reply.busy)
         wallet.asking = None
         return again or (reply.contended and not wallet.asks and wallet.idle_lease)

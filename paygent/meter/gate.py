@@ -18,7 +18,7 @@ from paygent.meter import active, refusals
 from paygent.meter.audit import fire
 from paygent.meter.call import HELD, NEW, PASSES, Call, Outcome
 from paygent.meter.nesting import open_streams
-from paygent.meter.patience import AWAY, PATIENCE_S
+from paygent.meter.patience import AWAY, BUSY_S_MAX, PATIENCE_S
 from paygent.meter.sizing import Blocked
 from paygent.meter.wallet import Ask, Wallet
 
@@ -183,7 +183,10 @@ class Gate:
         is_stalled = self._meter.patience.is_over()
         # Busy is only what the ledger has called so: an answer to something else says nothing of this call.
         is_busy = wallet.busy_on is not None and wallet.answered_s >= ask.since_s
-        if waited_s < self._meter.options.busy_timeout_s and (is_busy or not is_stalled):
+        limit_s = self._meter.options.busy_timeout_s
+        if not is_busy:  # it is the ledger that is waited for, not others
+            limit_s = max(limit_s, BUSY_S_MAX)
+        if waited_s < limit_s and (is_busy or not is_stalled):
             return ask
         if not self._withdraw(ask):
             return self._resume(ask)

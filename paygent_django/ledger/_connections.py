@@ -182,7 +182,7 @@ class Own:
         )
 
     def _open(self) -> BaseDatabaseWrapper:
-        if self._stays_closed:
+        if self._stays_closed or (_all_stay_closed and connections[self._alias].vendor == "sqlite"):
             raise LedgerError("the database was in use when this process was forked, and stays closed to it")
         if self._wrapper is None:
             base = connections[self._alias]
@@ -286,7 +286,14 @@ def _sqlite_file(connection: BaseDatabaseWrapper) -> Path | None:
 # -- forks ------------------------------------------------------------------------------------------------
 
 _sources: weakref.WeakSet[Own] = weakref.WeakSet()
+_all_stay_closed = False
 _stopped: list[Own] = []  # those that the fork under way has stopped: the same are let go
+
+
+def stay_closed() -> None:
+    """In a child: a thread of the parent was at SQLite, through some connection, when it was forked."""
+    global _all_stay_closed  # noqa: PLW0603  # for the life of the process
+    _all_stay_closed = True
 
 
 def _before_fork() -> None:

@@ -20,7 +20,7 @@ from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from paygent_django.database import database_alias
-from paygent_django.ledger import _connections  # noqa: F401  # its hook comes after ours: it holds a lock
+from paygent_django.ledger import _connections  # its hook is called after ours: it holds a lock
 
 _WAIT_S = 5.0
 
@@ -111,6 +111,7 @@ def _in_child() -> None:
     global _doors, _is_cut_off  # noqa: PLW0603  # one of each per process
     if not _doors.is_empty and connections[database_alias()].vendor == "sqlite":
         _is_cut_off = True
+        _connections.stay_closed()
     _doors = Doors()
 
 

@@ -1,12 +1,13 @@
 """Batches that wait at the same moment are posted in one transaction, and each is told its own."""
 
+import os
 import threading
 import time
 
 import pytest
 
 from paygent.testing._contract_values import at_once
-from paygent_django.api.together import EVENTS_MAX, Together
+from paygent_django.api.together import EVENTS_MAX, Together, together
 from paygent_django.ledger import Posted
 
 WAIT_S = 30.0
@@ -107,3 +108,14 @@ def test_many_threads_lose_nothing():
     at_once(work, range(8))
     posted = [event for group in ledger.groups for batch in group for event in batch]
     assert sum(told) == len(posted) == len(set(posted)) == 800
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+def test_a_forked_child_meets_nobody_of_its_parent():
+    """A child forked while its parent posts does not wait for that to end: it posts its own."""
+    here = together("default", 1)
+    child = os.fork()
+    if child == 0:
+        os._exit(together("default", 1) is here)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert together("default", 1) is here

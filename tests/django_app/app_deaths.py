@@ -7,6 +7,8 @@ import time
 
 from app_calls import began, call, until_refused
 
+from paygent.ledger import LedgerError
+
 CHILDREN = 4
 SOON_S = 60.0
 
@@ -79,6 +81,7 @@ def fork_while_a_step_runs(pipe, given):
 def fork_while_a_step_hangs(pipe, given):
     """Fork while a step is at SQLite for longer than a fork waits; tell whether the child stays off it."""
     _, worker = telling(given)
+    from paygent_django.ledger._connections import Own
     from paygent_django.webhooks import forks
 
     forks._WAIT_S = 0.1
@@ -95,10 +98,18 @@ def fork_while_a_step_hangs(pipe, given):
     child = os.fork()
     if child == 0:
         worker.start()
-        os._exit(0 if forks.is_cut_off() and not worker.is_running() else 1)
+        os._exit(0 if forks.is_cut_off() and not worker.is_running() and _refuses(Own("default")) else 1)
     status = os.waitpid(child, 0)[1]
     ends.set()
     pipe.send((status, forks.is_cut_off()))
+
+
+def _refuses(source):
+    try:
+        with source.reading():
+            return False
+    except LedgerError:
+        return True
 
 
 def _always(act):

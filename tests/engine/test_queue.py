@@ -150,3 +150,20 @@ def test_an_absurd_size_does_not_keep_the_ledger_busy(init):
     with pg._meter.call(Payer("ada"), "openai", "chat", "m", 0, 2**55) as bracket:
         bracket.finish(Usage(10))
     assert len(heard) < 20
+
+
+def test_prices_are_looked_up_before_the_users_lock_is_taken(init):
+    """The catalogue, which the first look-up loads, keeps nobody waiting who asks for the same user."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(10))
+    wallet = pg._meter.wallet("ada")
+    lookup, locked = pg._meter.options.lookup, []
+
+    def watched(model, provider):
+        locked.append(wallet.lock.locked())
+        return lookup(model, provider)
+
+    pg._meter.options.lookup = watched
+    call(pg)
+    assert locked
+    assert not any(locked)

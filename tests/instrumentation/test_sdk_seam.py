@@ -21,7 +21,7 @@ from sdk_recording import RecordingMeter
 from paygent.context import paygent_context, paygent_exempt
 from paygent.core.errors import PaygentLimitExceeded
 from paygent.core.usage import Usage
-from paygent.instrumentation import seam
+from paygent.instrumentation import imports, seam
 from paygent.meter import active
 
 CHAT = {"model": "gpt-4o-mini", "messages": MESSAGES}
@@ -316,6 +316,51 @@ def test_sdk_is_patched_when_imported_later() -> None:
     """Instrumenting imports no SDK; one imported later is patched as it arrives, and keeps its loader."""
     done = subprocess.run([sys.executable, "-c", _LATE_IMPORT], capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.returncode) == ("ok", 0), done.stderr
+
+
+_BEING_IMPORTED = """
+import importlib, sys, threading, time
+from paygent import Paygent
+sdk, there = sys.argv[1], threading.Event()
+
+class Pause:
+    inside = False
+    def find_spec(self, name, path=None, target=None):
+        if name == sdk + "._base_client":
+            self.inside = True
+        elif self.inside and name.startswith(sdk) and not there.is_set():
+            there.set()
+            time.sleep(0.3)
+
+sys.meta_path.insert(0, Pause())
+thread = threading.Thread(target=importlib.import_module, args=(sdk,))
+thread.start()
+there.wait(60)
+pg = Paygent.init(ledger="memory://")
+thread.join()
+client = importlib.import_module(sdk + "._base_client")
+for name in ("SyncAPIClient", "AsyncAPIClient"):
+    print(hasattr(getattr(client, name).request, "__wrapped__"))
+pg.shutdown()
+"""
+
+
+@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
+def test_sdk_that_another_thread_is_importing_is_patched(sdk: str) -> None:
+    """An SDK that is half imported, by another thread, when Paygent begins is patched as well."""
+    command = [sys.executable, "-c", _BEING_IMPORTED, sdk]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.returncode) == (["True", "True"], 0), done.stderr
+
+
+def test_imports_of_other_threads_see_no_change_of_the_hooks(meter: RecordingMeter) -> None:
+    """Hooks are replaced and the finder stays: an import going through either of them goes on undisturbed."""
+    hooks, finders = imports._hooks, list(sys.meta_path)
+    known = dict(hooks)
+    seam.uninstrument()
+    seam.instrument()
+    assert hooks == known
+    assert sys.meta_path == finders
 
 
 class _Answer(pydantic.BaseModel):

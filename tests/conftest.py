@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -19,6 +21,20 @@ CONFIGURATION = ("PAYGENT_", "OPENAI_", "ANTHROPIC_")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--every-extra", action="store_true", help="also install the extras that are very large")
+
+
+@pytest.fixture(autouse=True)
+def _same_log() -> Iterator[None]:
+    """No test leaves the log in a state in which the next one would miss a warning."""
+    before = _log_state()
+    yield
+    assert _log_state() == before
+
+
+def _log_state() -> tuple[object, ...]:
+    own = logging.getLogger("paygent")
+    is_heard = logging.getLogger().isEnabledFor(logging.WARNING)
+    return is_heard, own.isEnabledFor(logging.WARNING), own.propagate, own.disabled, tuple(own.filters)
 
 
 @pytest.fixture(autouse=True)

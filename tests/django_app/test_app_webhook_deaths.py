@@ -17,7 +17,9 @@ from paygent_django.models import WebhookDelivery, WebhookNews
 from paygent_django.services._base import rows
 from paygent_django.webhooks import noticing
 
-NEWS = ["threshold_50", "threshold_80", "threshold_100", "soft_gate", "hard_gate", "blocked"]
+NEWS = ["threshold_50", "threshold_80", "threshold_100", "hard_gate", "blocked"]
+# Where all have spent what they held before one of them learns of the others, nobody is warned.
+PERHAPS = ["soft_gate"]
 WAIT_S = 60.0
 # Python 3.12 and later warn of every fork in a process with threads; that is what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
@@ -70,9 +72,11 @@ def test_what_the_dead_have_not_told_others_tell_once(start, receiver):
     assert not rows(WebhookDelivery).exists()
     pg = Paygent.init(ledger="django://", auto_instrument=False)
     call(pg, "bob")
-    until(lambda: len(received(receiver)) == len(NEWS))
+    until(lambda: {(event, "ada") for event in NEWS} <= received(receiver).keys())
     pg.shutdown()
-    assert received(receiver) == Counter((event, "ada") for event in NEWS)
+    told = received(receiver)
+    assert told.keys() <= {(event, "ada") for event in NEWS + PERHAPS}
+    assert set(told.values()) == {1}
     assert not rows(WebhookNews).exists()
 
 

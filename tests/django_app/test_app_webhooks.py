@@ -19,7 +19,9 @@ from paygent_django.services._base import rows
 from paygent_django.webhooks import embedded, noticing, worker
 
 SHARES = ["threshold_50", "threshold_80", "threshold_100"]
-NEWS = [*SHARES, "soft_gate", "hard_gate", "blocked"]
+SURE = [*SHARES, "hard_gate", "blocked"]
+# Where all processes have spent what they held before one of them learns of the others, nobody is warned.
+NEWS = [*SURE, "soft_gate"]
 WAIT_S = 60.0
 
 
@@ -89,9 +91,10 @@ def test_eight_processes_tell_once(start, receiver):
     for process, _ in crowd:
         process.join(WAIT_S)
     call_command("paygent_webhooks", "--once")  # what a process that ended has left
-    until(lambda: len(received(receiver)) == len(NEWS))
-    assert received(receiver) == Counter(NEWS)
-    assert rows(WebhookDelivery).count() == len(NEWS)
+    until(lambda: set(SURE) <= received(receiver).keys())
+    until(lambda: received(receiver).total() == rows(WebhookDelivery).count())
+    assert received(receiver).keys() <= set(NEWS)
+    assert set(received(receiver).values()) == {1}
 
 
 def test_nobody_to_tell_costs_no_thread(pg):

@@ -27,6 +27,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from paygent._forking import no_fork
 from paygent.core.events import Event, decode, encode
 from paygent.ledgers.filesystems import network_filesystem
 
@@ -187,10 +188,11 @@ class Journal:
             self._let_go()
 
     def _let_go(self) -> None:
-        for segment in self._segments:
-            os.close(segment.fd)
-        self._segments = []
-        self._current = None
+        with no_fork:  # a child would close numbers that are others' by then
+            for segment in self._segments:
+                os.close(segment.fd)
+            self._segments = []
+            self._current = None
 
     def forget_after_fork(self) -> None:
         """In a forked child: let go of the parent's files; closing the copies does not free its locks."""
@@ -235,9 +237,10 @@ class Journal:
         name = self._lease_id if not self._opened else f"{self._lease_id}-{self._opened}"
         self._opened += 1
         path, header = self.folder / (name + SUFFIX), _header(self._lease_id)
-        segment = self._current = _Segment(path, _new_file(path, header))
+        with no_fork:  # a child would keep the file locked that it does not know of, for as long as it lives
+            segment = self._current = _Segment(path, _new_file(path, header))
+            self._segments.append(segment)
         segment.length = len(header)
-        self._segments.append(segment)
         # Older files stay while they hold something unsettled; longer ones after them keep them few.
         self._limit = max(_SEGMENT_BYTES, sum(older.length for older in self._segments))
         return segment
@@ -258,10 +261,11 @@ class Journal:
                     self._restart(segment)
 
     def _remove(self, segment: _Segment) -> None:
-        self._segments.remove(segment)
-        with contextlib.suppress(OSError):
-            segment.path.unlink(missing_ok=True)
-        os.close(segment.fd)
+        with no_fork:
+            self._segments.remove(segment)
+            with contextlib.suppress(OSError):
+                segment.path.unlink(missing_ok=True)
+            os.close(segment.fd)
 
     def _restart(self, segment: _Segment) -> None:
         self._limit = _SEGMENT_BYTES

@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Receiver:
     """Keeps what it is sent as (headers, body); *statuses* are its next answers, 200 after them."""
 
-    def __init__(self):
+    def __init__(self, tls=None):
         self.received, self.statuses, self.location = [], [], None
         receiver = self
 
@@ -28,12 +28,14 @@ class Receiver:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.port = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}/hook"
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self.port}/hook"
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
 
     @classmethod
     @contextlib.contextmanager
-    def listening(cls):
-        receiver = cls()
+    def listening(cls, tls=None):
+        receiver = cls(tls)
         thread = threading.Thread(target=receiver._server.serve_forever, args=(0.01,), daemon=True)
         thread.start()
         try:

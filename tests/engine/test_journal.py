@@ -9,6 +9,7 @@ import pytest
 from engine_values import event
 
 from paygent import journal as journal_module
+from paygent._forking import no_fork
 from paygent.journal import Journal, Reader
 from paygent.recovery import dead_journals
 
@@ -382,3 +383,23 @@ def test_a_file_that_is_cut_under_the_process_costs_nobody_his_life(folder):
     )
     script = [sys.executable, "-c", code, str(folder), str(Path(__file__).parent)]
     assert subprocess.run(script, check=False).returncode == 7
+
+
+def test_no_fork_comes_between_a_file_and_the_note_of_it(journal, monkeypatch):
+    """A file is opened and noted, forgotten and closed, while forks are kept away: no child keeps one."""
+    owned = []
+    opened, closed = journal_module._new_file, os.close
+
+    def new_file(*given):
+        owned.append(no_fork._is_owned())
+        return opened(*given)
+
+    def close(fd):
+        owned.append(no_fork._is_owned())
+        closed(fd)
+
+    monkeypatch.setattr(journal_module, "_new_file", new_file)
+    monkeypatch.setattr(journal_module.os, "close", close)
+    journal.append(event())
+    journal.close(remove=False)
+    assert owned == [True, True]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from django_project import harness
+from ledger_waits import ledger_waits
 from real_servers import postgres_server, postgres_url
 
 harness.set_up()
@@ -16,7 +17,7 @@ import mariadb_server  # noqa: E402
 from django.db import connections  # noqa: E402
 from django_project.harness import django_database, django_unblocked  # noqa: E402
 
-__all__ = ["django_database", "django_unblocked", "postgres_server", "postgres_url"]
+__all__ = ["django_database", "django_unblocked", "ledger_waits", "postgres_server", "postgres_url"]
 
 
 @pytest.fixture

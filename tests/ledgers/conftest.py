@@ -1,4 +1,5 @@
 import pytest
+from ledger_waits import ledger_waits
 from real_servers import (
     clustered_redis_server,
     durable_redis_server,
@@ -13,6 +14,7 @@ pytest.register_assert_rewrite("fleet")
 __all__ = [
     "clustered_redis_server",
     "durable_redis_server",
+    "ledger_waits",
     "postgres_server",
     "postgres_url",
     "redis_server",

@@ -14,7 +14,8 @@ from paygent_starlette import PaygentMiddleware
 pg = Paygent.init(db_path=os.environ["APP_LEDGER"], fail_open=False)
 pg.configure_plan("default", plan(int(os.environ["APP_CALLS"])))
 sdk = openai.OpenAI(max_retries=0)
-ask_surely(sdk, "ada")  # a thread, a journal and a lease before a fork
+with openai.OpenAI(max_retries=0) as first:  # whose connection no two workers share
+    ask_surely(first, "ada")  # a thread, a journal and a lease before a fork
 (Path(os.environ["APP_IMPORTED"]) / str(os.getpid())).touch()
 STATUS = {"answered": "200 OK", "spent": "429 Too Many Requests", "busy": "503 Service Unavailable"}
 

@@ -18,6 +18,7 @@ PYTHONS = ["3.10", "3.11", "3.12", "3.13", "3.14"]
 # The lower bounds of pyproject.toml, as far as they go together; what the tests alone use is the newest.
 OLDEST = [
     "anthropic[bedrock]==0.49.0",  # before 0.116 a Bedrock client signs with boto3
+    "anyio<4.13",  # of which this Starlette uses names that later ones warn of
     "celery==5.4.0",
     "django==5.2",
     "django-ninja==1.5.0",

@@ -6,6 +6,8 @@ import contextlib
 import os
 import threading
 import weakref
+from collections.abc import Callable
+from typing import NamedTuple
 
 # Held over a fork, and over what a child could not go on with if it were forked in the middle: a late import
 # (the thread that was at it is not there, so that it would never end), a list that the hooks of a fork go
@@ -57,13 +59,51 @@ class ProcessLock:
 _process_locks: weakref.WeakSet[ProcessLock] = weakref.WeakSet()
 
 
+class _Stop(NamedTuple):
+    before: Callable[[], None]
+    in_parent: Callable[[], None]
+    in_child: Callable[[], None]
+
+
+_stops: list[_Stop] = []
+_stopped: list[_Stop] = []  # by the fork under way
+
+
+def stop_at_forks(
+    before: Callable[[], None], in_parent: Callable[[], None], in_child: Callable[[], None]
+) -> None:
+    """
+    Have *before* run before each fork, within ``no_fork``, and then one of the others, without fail.
+
+    The system calls what is registered with it during a fork, as by a module that another thread is loading,
+    after that fork alone.
+    """
+    with no_fork:
+        _stops.append(_Stop(before, in_parent, in_child))
+
+
+def _before_fork() -> None:
+    no_fork.acquire()
+    for stop in _stops:
+        _stopped.append(stop)
+        stop.before()
+
+
+def _after_fork_in_parent() -> None:
+    while _stopped:
+        _stopped.pop().in_parent()
+    no_fork.release()
+
+
 def _after_fork_in_child() -> None:
     for lock in tuple(_process_locks):
         lock.renew()
+    while _stopped:
+        _stopped.pop().in_child()
     no_fork.release()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=no_fork.acquire, after_in_parent=no_fork.release, after_in_child=_after_fork_in_child
+        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
     )

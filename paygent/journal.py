@@ -82,7 +82,7 @@ class Journal:
         self._unwritten: dict[str, Event] = {}
         self.last_error: str | None = None
         if folder is not None:
-            _held_write()  # imports now: a child forked while another thread imports would wait for ever
+            _held_write()  # imports now, and not with the first event
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -311,7 +311,8 @@ def _new_file(path: Path, header: bytes) -> int:
 def _held_write() -> Callable[[int, bytes, int], int]:
     """``write`` of the C library under the interpreter's lock; where it cannot be had, one that fails."""
     try:
-        import ctypes  # a tenth of `import paygent`
+        with no_fork:
+            import ctypes  # a tenth of `import paygent`
 
         write: Any = ctypes.PyDLL(None).write  # without its errno, which would cost 0.8 µs a call
         write.argtypes, write.restype = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t), ctypes.c_ssize_t

@@ -9,6 +9,7 @@ import time
 from collections.abc import Generator
 from pathlib import Path
 
+from paygent._forking import no_fork
 from paygent.journal import FORMAT, SUFFIX, UNBORN, Reader
 
 try:
@@ -40,7 +41,7 @@ class Left:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        os.close(self._fd)
+        _close(self._fd)
 
     def remove(self) -> None:
         """Remove the file, after its events are committed; one with unreadable lines is set aside instead."""
@@ -72,7 +73,9 @@ def dead_journals(folder: Path | None, own_lease_id: str) -> Generator[Left, Non
 def _take(path: Path) -> Left | None:
     """Lock *path*, or ``None`` if its owner lives or it is gone."""
     try:
-        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        with no_fork:  # a child would keep the journal locked, from everybody, for as long as it lives
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            _taken.add(fd)
     except OSError:
         return None
     try:
@@ -81,9 +84,15 @@ def _take(path: Path) -> Left | None:
             return Left(path, fd)
     except OSError:
         pass
-    with contextlib.suppress(OSError):
-        os.close(fd)
+    _close(fd)
     return None
+
+
+def _close(fd: int) -> None:
+    with no_fork, contextlib.suppress(OSError):
+        if fd in _taken:
+            _taken.remove(fd)
+            os.close(fd)
 
 
 def _sweep(folder: Path) -> None:
@@ -92,3 +101,16 @@ def _sweep(folder: Path) -> None:
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - _UNBORN_S:
                 path.unlink()
+
+
+_taken: set[int] = set()  # the files that are being recovered now
+
+
+def _after_fork_in_child() -> None:
+    """The parent goes on with them; closing the copies does not free its locks."""
+    for fd in tuple(_taken):
+        _close(fd)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

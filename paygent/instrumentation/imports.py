@@ -38,6 +38,7 @@ def when_imported(hooks: Mapping[str, Hook]) -> None:
     for name, module in sys.modules.copy().items():
         hook = _hook_for(name) if module is not None else None
         if hook is not None:
+            _wait_for(name)
             _run(hook, module)
 
 
@@ -62,12 +63,12 @@ def _hook_for(name: str) -> Hook | None:
     return hook
 
 
-def _wait_for(package: str) -> None:
-    """Let another thread end its import of *package*: it has passed the finder, the classes may not exist."""
-    spec = getattr(sys.modules.get(package), "__spec__", None)
+def _wait_for(name: str) -> None:
+    """Let another thread end its import of *name*: it has passed the finder, the classes may not exist."""
+    spec = getattr(sys.modules.get(name), "__spec__", None)
     if getattr(spec, "_initializing", False):
-        with guarded(f"wait for the import of {package}"):
-            importlib.import_module(package)
+        with guarded(f"wait for the import of {name}"):
+            importlib.import_module(name)
 
 
 def _run(hook: Hook, module: ModuleType) -> None:

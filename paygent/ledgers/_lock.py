@@ -32,11 +32,9 @@ class FileLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._fd, fcntl.LOCK_EX)
-        with contextlib.suppress(OSError):  # it only tells the others that the queue moves
-            os.utime(self._fd)
 
     def pulse(self) -> int:
-        """When the lock last changed hands, in nanoseconds: who waits sees by it that the queue moves."""
+        """When a block last came through, in nanoseconds: who waits sees by it that the queue moves."""
         fd = self._fd
         try:
             return 0 if fd is None else os.fstat(fd).st_mtime_ns
@@ -47,6 +45,9 @@ class FileLock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if fcntl is not None and self._fd is not None:
+            if kind is None:  # not of whoever found the store locked by another program
+                with contextlib.suppress(OSError):  # it only tells the others that the queue moves
+                    os.utime(self._fd)
             fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:

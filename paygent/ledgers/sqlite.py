@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from paygent._forking import no_fork
+from paygent._forking import no_fork, stop_at_forks
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest, LedgerError
 from paygent.ledgers._lock import FileLock
@@ -301,7 +301,6 @@ def _before_fork() -> None:
     that it holds those locks, for every connection it opens itself: it would wait for its parent's writes for
     ever, and would not be seen by others that clear the log away.
     """
-    no_fork.acquire()
     _stopped.extend(_ledgers)
     for ledger in _stopped:
         if ledger._use.acquire(timeout=_FORK_WAIT_S):
@@ -317,7 +316,6 @@ def _after_fork_in_parent() -> None:
         else:
             ledger._use.release()
     _stopped.clear()
-    no_fork.release()
 
 
 def _after_fork_in_child() -> None:
@@ -325,10 +323,6 @@ def _after_fork_in_child() -> None:
         ledger._use = threading.Lock()
         ledger._lock.close()
     _stopped.clear()
-    no_fork.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+stop_at_forks(_before_fork, _after_fork_in_parent, _after_fork_in_child)

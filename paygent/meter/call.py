@@ -139,7 +139,7 @@ class Call:
     def _leave(self, error: BaseException | None) -> None:
         if isinstance(error, GeneratorExit):
             # The coroutine is closed where it stood: perhaps by the collector, on a thread with our locks.
-            self.meter.dropped_calls.append(lambda: self.fail(GeneratorExit()))
+            self.meter.leave(lambda: self.fail(GeneratorExit()))
         elif error is not None:
             self.fail(error)
         else:

@@ -62,7 +62,7 @@ class Gate:
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self._faulted(call, ask)
         except GeneratorExit:  # see Call._leave
-            self._meter.dropped_calls.append(lambda: self._abandon(call, ask))
+            call.meter.leave(lambda: call.meter.gate._abandon(call, ask))  # noqa: SLF001
             raise
         except BaseException:
             self._abandon(call, ask)
@@ -187,6 +187,9 @@ class Gate:
         if not is_busy:  # it is the ledger that is waited for, not others
             limit_s = max(limit_s, BUSY_S_MAX)
         if waited_s < limit_s and (is_busy or not is_stalled):
+            return ask
+        if not is_stalled and ask.late_s is None:  # as with patience: a process that was stopped looks again
+            ask.late_s = boot_s
             return ask
         if not self._withdraw(ask):
             return self._resume(ask)

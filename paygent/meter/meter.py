@@ -24,7 +24,7 @@ from paygent.core.usage import Usage
 from paygent.exporter import Exporter
 from paygent.journal import Journal
 from paygent.ledger import Ledger, LedgerError, PlanRow
-from paygent.meter import settlement
+from paygent.meter import active, settlement
 from paygent.meter.audit import AuditTrail, Callbacks, fire
 from paygent.meter.call import Call
 from paygent.meter.desk import Desk
@@ -190,15 +190,29 @@ class Meter:
     ) -> None:
         """For finalizers: no lock, no I/O; the next call or tick settles it."""
         seen = (partial, output_bytes, response_model, tools)
-        self.dropped_calls.append(lambda: call.finish_estimated(*seen))
+        self.leave(lambda: call.finish_estimated(*seen))
+
+    def leave(self, step: Callable[[], None]) -> None:
+        """
+        For finalizers: the next call or tick does *step*, of whoever took over from this instance.
+
+        Where nobody did, nobody is in the engine either, and it is done at once: the journal keeps it.
+        """
+        heir = active.get() if self.closed else self
+        meter = self if heir is None or heir.closed else heir
+        meter.dropped_calls.append(step)
+        if meter.closed:
+            meter.settle_dropped()
 
     def settle_dropped(self) -> None:
         """Settle what finalizers left."""
         while self.dropped_calls:
             try:
-                self.dropped_calls.popleft()()
+                step = self.dropped_calls.popleft()
             except IndexError:  # another thread was faster
                 return
+            try:
+                step()
             except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
                 self.own_fault("settling what was dropped")
 

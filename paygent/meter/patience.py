@@ -12,9 +12,10 @@ if TYPE_CHECKING:
 PATIENCE_S = 0.25  # the longest anyone waits for a ledger that does not answer
 LOOK_S = 0.05
 AWAY = f"the ledger did not answer within {PATIENCE_S:g} s"
-BUSY_S_MAX = 2.0  # the longest that an ask other than a call's waits for one that is only busy
+BUSY_S_MAX = 2.0  # the longest that anyone waits for one that is only busy; a call up to busy_timeout, too
 # The first look at a request that takes long comes two looks before patience ends: it must be seen twice.
 FIRST_LOOK_S = PATIENCE_S - 2 * LOOK_S
+STOPPED_S = 4 * LOOK_S  # a longer pause between two looks says nothing of the ledger
 
 
 class Patience:
@@ -29,8 +30,8 @@ class Patience:
     def __init__(self, exporter: Exporter, boot: Callable[[], float]) -> None:
         self._exporter = exporter
         self._boot = boot
-        # What stood still at the last look, since when, and when that was first seen.
-        self._seen: tuple[tuple[Asking, int], float, float] | None = None
+        # What stood still at the last look, since when, when that was first seen, and when last.
+        self._seen: tuple[tuple[Asking, int], float, float, float] | None = None
 
     def is_over(self) -> bool:
         """Look: whether the ledger is away."""
@@ -43,9 +44,12 @@ class Patience:
         seen = self._seen
         if seen is None or seen[0] != (asking, pulse):
             since_s = asking.since_s if pulse == asking.pulse else now_s
-            self._seen = (asking, pulse), since_s, now_s
+            self._seen = (asking, pulse), since_s, now_s, now_s
             return False
-        _, since_s, first_s = seen
+        _, since_s, first_s, last_s = seen
+        if now_s - last_s > STOPPED_S:  # nobody has looked meanwhile: that counts as one look
+            first_s = now_s
+        self._seen = (asking, pulse), since_s, first_s, now_s
         return now_s - since_s >= PATIENCE_S - LOOK_S and now_s - first_s >= LOOK_S / 2
 
     def next_look_s(self, waited_s: float) -> float:

@@ -18,6 +18,7 @@ POLL_FIRST_S = 0.01
 POLL_MAX_S = 0.25
 ROUNDS_MAX = 8
 LEFT_S = 5.0  # who has not come back so long after his time does not wait any more: his loop was closed
+GOES_S = 1.0  # unless the process was stopped: then he comes back, and withdraws, within so long
 
 
 class Queue:
@@ -86,6 +87,11 @@ class Queue:
         """Nobody stands behind a caller who is gone: a task whose event loop was closed never looks again."""
         until_s = boot_s - self._meter.options.busy_timeout_s - LEFT_S
         while wallet.asks and wallet.asks[0].since_s < until_s and not wallet.asks[0].call.forced:
+            ask = wallet.asks[0]
+            if ask.late_s is None:
+                ask.late_s = boot_s
+            if boot_s - ask.late_s < GOES_S:
+                return
             served.append((wallet.asks.popleft(), Denied(wallet.busy_on or TOTAL_SPEND, busy=True)))
 
     def _serve_forced(self, wallet: Wallet, boot_s: float, served: list[tuple[Ask, Outcome]]) -> None:

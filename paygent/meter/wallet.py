@@ -33,13 +33,14 @@ class Ask:
     ``outer`` are the open streams of its own context, which will not end while it waits.
     """
 
-    __slots__ = ("call", "future", "outer", "rounds", "since_s")
+    __slots__ = ("call", "future", "late_s", "outer", "rounds", "since_s")
 
     def __init__(self, call: Call, since_s: float, outer: tuple[Call, ...] = ()) -> None:
         self.call = call
         self.since_s = since_s
         self.outer = outer
         self.rounds = 0  # how often it has asked at once
+        self.late_s: float | None = None  # when its time was first seen to be over
         self.future: Future[Outcome] = Future()
 
 
@@ -363,8 +364,12 @@ class Wallet:
         return purse.window.key != self.period.key
 
     def _is_in_vain(self, purse: Purse) -> bool:
-        """Whether a model's purse says nothing: users choose the names, so such purses must not pile up."""
-        return purse.is_blank and purse.scope not in (TOTAL_SPEND, SESSION_SPEND)
+        """
+        Whether a model's purse says nothing: users choose the names, so such purses must not pile up.
+
+        While a call is open that holds nothing, any of them may be the one that it will be posted to.
+        """
+        return purse.is_blank and not self.unseen and purse.scope not in (TOTAL_SPEND, SESSION_SPEND)
 
     def is_due(self, boot_s: float) -> bool:
         """Whether the ledger has something to hear from this wallet, or it something to hear back."""

@@ -12,6 +12,7 @@ from paygent.testing._contract_values import LedgerCase, MakeLedger, Process, at
 from paygent.testing.clock import FakeClock
 
 STRANGE_IDS = {
+    "escaped": "a%2Fb c+d&e",
     "NUL": "a\0b",
     "emoji": "👩‍🚀" * 40,
     "long": "x" * 512,

@@ -47,7 +47,8 @@ def standing(pg: Paygent, user_id: str, *, fresh: bool = False) -> Standing | No
     Say where a user stands; ``None`` where no ledger has spoken of him yet, and after a fault of ours.
 
     Args:
-        fresh: Ask the ledger first, for at most 250 ms. Else it is what this process knows, at once.
+        fresh: Ask the ledger first, for at most 250 ms, or 2 s where it is only busy. Else it is what this
+            process knows, at once.
     """
     meter = pg._meter  # noqa: SLF001  # the engine behind the public object
     with Sheltered(meter, "reading where a user stands"):

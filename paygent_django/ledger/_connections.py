@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import os
 import threading
 import weakref
 from collections import deque
@@ -16,7 +15,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import Error
 
-from paygent._forking import know_the_resolver, no_fork
+from paygent._forking import know_the_resolver, no_fork, stop_at_forks
 from paygent.ledger import LedgerError
 from paygent.ledgers._lock import FileLock
 from paygent_django.ledger._pipeline import BOUNDS_TRANSACTIONS, can_pipeline, pipelined
@@ -302,7 +301,6 @@ def _before_fork() -> None:
 
     Parent and child would speak on one socket; and a child of SQLite believes in locks that it does not hold.
     """
-    no_fork.acquire()
     _stopped.extend(_sources)
     for source in _stopped:
         if source._use.acquire(timeout=_FORK_WAIT_S):
@@ -318,7 +316,6 @@ def _after_fork_in_parent() -> None:
         else:
             source._use.release()
     _stopped.clear()
-    no_fork.release()
 
 
 def _after_fork_in_child() -> None:
@@ -329,10 +326,6 @@ def _after_fork_in_child() -> None:
             source._lock.close()
             source._lock = None
     _stopped.clear()
-    no_fork.release()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child
-    )
+stop_at_forks(_before_fork, _after_fork_in_parent, _after_fork_in_child)

@@ -18,11 +18,13 @@ from typing import Any
 
 from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import Error
 
 from paygent_django.database import database_alias
 from paygent_django.ledger import _connections  # its hook is called after ours: it holds a lock
 
 _WAIT_S = 5.0
+_FILE_WAIT_MS = 2000
 
 
 class Doors:
@@ -78,9 +80,19 @@ def held_off() -> Iterator[None]:
     doors = _doors
     doors.enter()
     try:
+        _wait_for_less()
         yield
     finally:
         doors.leave()
+
+
+def _wait_for_less() -> None:
+    """Who forks may have written to the file, and not committed: wait for him less than he does for us."""
+    connection = connections[database_alias()]
+    if connection.vendor == "sqlite":
+        with contextlib.suppress(Error):  # whoever needs it finds out
+            connection.ensure_connection()
+            connection.connection.execute(f"PRAGMA busy_timeout = {_FILE_WAIT_MS}")
 
 
 def is_cut_off() -> bool:

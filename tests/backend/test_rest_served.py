@@ -55,7 +55,8 @@ def test_any_id_works_in_every_address(sqlite_backend, user_id):
         assert client.get(f"{path}/usage").json()["total_tokens"] == 28
         assert client.get(f"{path}/gate-events").json()["events"][0]["user_id"] == user_id
         assert client.get(f"{path}/totals").json()
-        assert client.get("/events", params={"user_id": user_id}).json()["events"][0]["user_id"] == user_id
+        events = client.get(f"/events?user_id={quote(user_id, safe='')}").json()["events"]
+        assert events[0]["user_id"] == user_id
         assert client.delete(path).status_code == 204
         assert client.get(path).status_code == 404
         assert client.get("/users/x").status_code == 200

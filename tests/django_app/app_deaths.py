@@ -78,6 +78,34 @@ def fork_while_a_step_runs(pipe, given):
     pipe.send((os.waitpid(child, 0)[1], are_closed))
 
 
+def fork_within_a_transaction(pipe, given):
+    """Fork within a transaction that has written, while the thread wants to write; is the child cut off?"""
+    _, worker = telling(given)
+    from django.db import transaction
+
+    from paygent_django.models import WebhookEndpoint
+    from paygent_django.services._base import rows
+    from paygent_django.webhooks import forks
+
+    inside = threading.Event()
+
+    def step():
+        inside.set()
+        rows(WebhookEndpoint).update(timeouts=0)
+        return False
+
+    with transaction.atomic():
+        rows(WebhookEndpoint).update(description="x")
+        worker.each_turn(step)
+        worker.poke()
+        inside.wait(SOON_S)
+        child = os.fork()
+        if child == 0:
+            os._exit(forks.is_cut_off())
+        status = os.waitpid(child, 0)[1]
+    pipe.send(status)
+
+
 def fork_while_a_step_hangs(pipe, given):
     """Fork while a step is at SQLite for longer than a fork waits; tell whether the child stays off it."""
     _, worker = telling(given)

@@ -103,6 +103,14 @@ def test_a_fork_waits_for_the_thread(start, receiver):
 
 
 @pytest.mark.parametrize("alias", ["sqlite"], indirect=True)
+def test_a_fork_within_a_transaction_cuts_nobody_off(start, receiver):
+    """The thread gives up sooner than a fork does that it waits for: the child may use the file."""
+    listen(receiver, 6)
+    _, pipe = start(app_deaths.fork_within_a_transaction)
+    assert pipe.recv() == 0
+
+
+@pytest.mark.parametrize("alias", ["sqlite"], indirect=True)
 def test_a_child_of_a_long_step_stays_off_the_file(start, receiver):
     """Where SQLite was in use for longer than a fork waits, the child leaves webhooks to other processes."""
     listen(receiver, 6)

@@ -9,8 +9,9 @@ from engine_values import EXACT, call, plan
 
 from paygent import paygent_context, paygent_track
 from paygent.context import Payer, current_payer
+from paygent.core.usage import Usage
 from paygent.meter.call import Call
-from paygent.meter.queue import LEFT_S
+from paygent.meter.queue import GOES_S, LEFT_S
 
 
 @pytest.fixture
@@ -130,6 +131,8 @@ def test_nobody_stands_behind_a_caller_whose_loop_was_closed(init):
     served = []
     with wallet.lock:
         meter.queue._turn_away_left(wallet, now_s, served)
+        assert not served  # the process may have been stopped: then he withdraws by himself
+        meter.queue._turn_away_left(wallet, now_s + GOES_S, served)
     assert [ask for ask, _ in served] == [left]
     assert not wallet.asks
     holder.close()
@@ -152,3 +155,37 @@ def test_a_user_with_a_call_that_holds_nothing_stays_in_memory(pg):
     pg.flush()
     assert seen == [True]
     assert wallet.unseen == 0
+
+
+def test_the_model_of_a_call_that_holds_nothing_keeps_its_count(init):
+    """What is counted of a model stays the call's while an event is noted down, whatever the ledger says."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(10, model_limits={"m": {"max_tokens_per_period": 100}}))
+    line = Call(pg._meter, Payer("ada", None, None, None), "openai", "batch", "m", 0, None)
+    pg._meter.gate.when_open(line, lambda: None)
+    pg.flush()
+    wallet = pg._meter.wallets["ada"]
+    wallet.stale = True
+    pg.flush()
+    line.finish(Usage(60, 0))
+    assert wallet.purse_of(line.terms.scope).used == 60
+
+
+@pytest.mark.parametrize("is_replaced", [True, False], ids=["replaced", "shut down"])
+def test_a_coroutine_that_ends_after_its_instance_is_counted(init, is_replaced):
+    """A call that nobody finishes, of an instance that is closed, is in the books of whoever comes next."""
+    pg = init()
+    pg.configure_plan("default", plan(10))
+    call(pg)
+    made = pg.awrap(never(), user_id="ada", **EXACT)
+    coroutine = left_open(made, holds(pg._meter.wallets["ada"]))
+    following = init() if is_replaced else None
+    pg.shutdown()
+    coroutine.close()
+    following = following or init()
+    call(following, "bob")
+    following.shutdown()
+    last = init()
+    call(last, "bob")
+    last.flush()
+    assert last.get_usage("ada").period_cost > 0.01

@@ -7,9 +7,15 @@ import sys
 import threading
 
 import pytest
+from engine_values import event
 
 from paygent import _forking
-from paygent._forking import ProcessLock, know_the_resolver, no_fork
+from paygent._forking import ProcessLock, know_the_resolver, no_fork, stop_at_forks
+from paygent.delivery import Delivery
+from paygent.journal import Journal
+from paygent.ledger import LedgerError
+from paygent.ledgers.memory import MemoryLedger
+from paygent.recovery import dead_journals
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -130,3 +136,61 @@ def test_a_ledger_that_is_made_during_a_fork_stops_no_other(tmp_path):
         capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_what_begins_to_stop_at_forks_during_a_fork_stops_at_the_next(monkeypatch):
+    """Whoever is registered while a fork is under way is not called back from a stop that it never made."""
+    monkeypatch.setattr(_forking, "_stops", [])
+    steps = []
+
+    def stop(name):
+        return [lambda step=step: steps.append(f"{name} {step}") for step in ("before", "parent", "child")]
+
+    stop_at_forks(*stop("old"))
+    _forking._before_fork()
+    stop_at_forks(*stop("new"))
+    _forking._after_fork_in_parent()
+    assert steps == ["old before", "old parent"]
+    _forking._before_fork()
+    _forking._after_fork_in_parent()
+    assert steps[2:] == ["old before", "new before", "new parent", "old parent"]
+
+
+class Away(MemoryLedger):
+    """A ledger that is away when it is to take what a dead process left; somebody forks at that moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.children, (self.forked, self.here), (self.end, self.stay) = [], os.pipe(), os.pipe()
+
+    def settle(self, events, close=()):
+        child = os.fork()
+        if child == 0:
+            os.close(self.stay)
+            os.write(self.here, b"!")
+            os.read(self.end, 1)
+            os._exit(0)
+        self.children.append(child)
+        os.read(self.forked, 1)
+        raise LedgerError("away")
+
+    def let_go(self):
+        os.close(self.stay)
+        for child in self.children:
+            os.waitpid(child, 0)
+        for fd in (self.forked, self.here, self.end):
+            os.close(fd)
+
+
+def test_a_child_does_not_keep_a_journal_that_its_parent_recovers(tmp_path):
+    """A child that is forked during a recovery in vain leaves the journal to whoever tries again."""
+    dead, ledger = Journal(tmp_path, "dead"), Away()
+    dead.append(event())
+    dead.close(remove=False)
+    try:
+        with pytest.raises(LedgerError):
+            Delivery(ledger, Journal(tmp_path, "mine"), "mine").recover()
+        left = [one.path.stem for one in dead_journals(tmp_path, "mine")]
+    finally:
+        ledger.let_go()
+    assert left == ["dead"]

@@ -10,6 +10,7 @@ import pytest
 from engine_values import call, plan
 
 from paygent.exporter import Asking
+from paygent.ledgers._lock import FileLock
 from paygent.meter.patience import LOOK_S, PATIENCE_S, Patience
 
 
@@ -121,3 +122,17 @@ def test_a_file_that_others_hold(init, tmp_path, monkeypatch, moves):
     os.close(lock)
     pg.flush()
     assert pg.pending_events == 0
+
+
+def test_a_turn_in_vain_is_no_turn(tmp_path):
+    """A process that had the lock file and found the store locked by another program moves no queue."""
+    lock = FileLock(tmp_path / "lock")
+    with lock:
+        pass
+    os.utime(tmp_path / "lock", ns=(0, 7_000))
+    with pytest.raises(OSError, match="locked"), lock:
+        raise OSError("locked")
+    assert lock.pulse() == 7_000
+    with lock:
+        pass
+    assert lock.pulse() > 7_000

@@ -353,6 +353,36 @@ def test_sdk_that_another_thread_is_importing_is_patched(sdk: str) -> None:
     assert (done.stdout.split(), done.returncode) == (["True", "True"], 0), done.stderr
 
 
+_PART_BEING_IMPORTED = """
+import importlib, sys, threading, time
+import openai
+from paygent import Paygent
+there, part = threading.Event(), "openai.resources.responses.responses"
+
+class Pause:
+    def find_spec(self, name, path=None, target=None):
+        if part in sys.modules and name.startswith("openai") and name != part and not there.is_set():
+            there.set()
+            time.sleep(0.3)
+
+sys.meta_path.insert(0, Pause())
+thread = threading.Thread(target=importlib.import_module, args=(part,))
+thread.start()
+there.wait(60)
+pg = Paygent.init(ledger="memory://")
+thread.join()
+print(hasattr(sys.modules[part].Responses.create, "__wrapped__"))
+pg.shutdown()
+"""
+
+
+def test_part_of_an_sdk_that_another_thread_is_importing_is_patched() -> None:
+    """So is a part of an SDK that is loaded with its first use, by another thread, at that moment."""
+    command = [sys.executable, "-c", _PART_BEING_IMPORTED]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout.split(), done.returncode) == (["True"], 0), done.stderr
+
+
 def test_imports_of_other_threads_see_no_change_of_the_hooks(meter: RecordingMeter) -> None:
     """Hooks are replaced and the finder stays: an import going through either of them goes on undisturbed."""
     hooks, finders = imports._hooks, list(sys.meta_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from pathlib import Path
 
@@ -13,16 +14,21 @@ from paygent_starlette import PaygentMiddleware
 
 pg = Paygent.init(db_path=os.environ["APP_LEDGER"], fail_open=False)
 pg.configure_plan("default", plan(int(os.environ["APP_CALLS"])))
-sdk = openai.OpenAI(max_retries=0)
 with openai.OpenAI(max_retries=0) as first:  # whose connection no two workers share
     ask_surely(first, "ada")  # a thread, a journal and a lease before a fork
 (Path(os.environ["APP_IMPORTED"]) / str(os.getpid())).touch()
 STATUS = {"answered": "200 OK", "spent": "429 Too Many Requests", "busy": "503 Service Unavailable"}
 
 
+@functools.cache
+def sdk():
+    """One for each worker, made there: by then gevent has replaced the locks that it is made of."""
+    return openai.OpenAI(max_retries=0)
+
+
 def application(environ, start_response):
     """WSGI: ``/USER`` makes one call of that user."""
-    outcome = ask_surely(sdk, environ["PATH_INFO"].strip("/"))
+    outcome = ask_surely(sdk(), environ["PATH_INFO"].strip("/"))
     start_response(STATUS[outcome], [("content-type", "text/plain"), ("content-length", str(len(outcome)))])
     return [outcome.encode()]
 

@@ -66,6 +66,11 @@ class Purse:
             self.lease = within(lease, self.held, hard - used - self.others)
         return used - amount < self.soft <= used
 
+    def stay_within(self) -> None:
+        """Let go of what is past the limit, as far as it is in no hold."""
+        if self.finite:
+            self.lease = within(self.lease, self.held, self.hard - self.used - self.others)
+
     def refill_below(self, need: int | None) -> None:
         """Have more asked for in the background once a quarter of a new slice for calls of *need* is left."""
         if need is not None:

@@ -8,6 +8,7 @@ from paygent.core.balance import Denied
 from paygent.core.plan import TOTAL_SPEND
 from paygent.meter.call import Outcome, State
 from paygent.meter.nesting import must_not_wait
+from paygent.meter.sizing import size
 from paygent.meter.wallet import Ask, Wallet
 
 if TYPE_CHECKING:
@@ -81,6 +82,8 @@ class Queue:
             wallet.busy_on = None
             wallet.asks.popleft()
             served.append((ask, outcome))
+            if ask is wallet.asking:
+                wallet.stay_within()  # it may need less by now than it asked for
         return False
 
     def _turn_away_left(self, wallet: Wallet, boot_s: float, served: list[tuple[Ask, Outcome]]) -> None:
@@ -105,8 +108,11 @@ class Queue:
 
     def _turn_away_nested(self, wallet: Wallet, scope: str, served: list[tuple[Ask, Outcome]]) -> bool:
         """Decide about callers who wait for their own streams; whether the head of the queue was one."""
-        head = wallet.asks[0] if wallet.asks else None
+        head, tariff = wallet.asks[0] if wallet.asks else None, wallet.tariff
         for ask in tuple(wallet.asks or ()):
+            if ask.outer and tariff is not None and tariff is not ask.call.tariff and size(ask.call, tariff):
+                ask.call.tariff = None  # no plan covers it: its turn will say so
+                continue
             if ask.outer and must_not_wait(ask.call, ask.outer, wallet, scope):
                 assert wallet.asks is not None
                 wallet.asks.remove(ask)

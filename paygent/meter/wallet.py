@@ -7,7 +7,6 @@ from collections import deque
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
-from paygent.core.balance import within
 from paygent.core.events import Event
 from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NO_LIMIT, SESSION_SPEND, TOTAL_SPEND
 from paygent.core.windows import Window, billing_period
@@ -268,11 +267,18 @@ class Wallet:
                     purse.lease += reply.lease.get(bucket, 0) - request.keep.get(bucket, 0)
                     purse.refill_below(request.need.get(purse.scope) or request.want.get(purse.scope))
                     if lowered:  # what was kept was worked out under the old plan
-                        purse.lease = within(purse.lease, purse.held, purse.hard - purse.used - purse.others)
+                        purse.stay_within()
                 if self._is_over(purse) or self._is_in_vain(purse):
                     self._drop(purse)
+            if not self.asks or self.asks[0] is not self.asking:
+                self.stay_within()  # who asked has gone meanwhile
             self.deadline_s = self.sent_s + GRANT_TTL_S
             self._be_ready_until()
+
+    def stay_within(self) -> None:
+        """What a grant went past a limit was for the one call that asked: nobody else may have it."""
+        for purse in self._all():
+            purse.stay_within()
 
     def recall(self, known: LeaseReply, tariff: Tariff, now_us: int, boot_s: float) -> None:
         """Take over what was known of the user some time ago (the lock is held); nothing is granted by it."""

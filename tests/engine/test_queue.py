@@ -1,5 +1,6 @@
 import threading
 import time
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,7 @@ from paygent.context import Payer, paygent_context
 from paygent.core.plan import TOTAL_SPEND
 from paygent.core.usage import Usage
 from paygent.ledger import LeaseRequest
+from paygent.meter.wallet import Ask
 
 
 @pytest.fixture
@@ -167,3 +169,53 @@ def test_prices_are_looked_up_before_the_users_lock_is_taken(init):
     call(pg)
     assert locked
     assert not any(locked)
+
+
+def asking_for(pg, cents):
+    """A caller at the head of the line whose call may cost so much, and the request that speaks for him."""
+    meter, wallet = pg._meter, pg._meter.wallets["ada"]
+    bracket = meter.call(Payer("ada"), "openai", "chat", "m", 0, 10 * cents - 1)
+    bracket.wallet = wallet
+    ask = Ask(bracket, meter.boot())
+    assert bracket.attempt(wallet, meter.boot()) is None
+    wallet.asks = deque([ask])
+    return ask, wallet.prepare(meter.exporter._seq + 1, meter.boot())
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["waits", "gone"])
+def test_what_is_granted_past_the_limit_is_for_who_asked(init, is_gone):
+    """A grant in full at the end of a cap goes to the one call that it is for, or else to nobody."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(10, pre_call_estimate=False))
+    for _ in range(9):
+        call(pg)
+    pg.flush()
+    meter, wallet = pg._meter, pg._meter.wallets["ada"]
+    ask, request = asking_for(pg, cents=5)
+    if is_gone:
+        wallet.asks.clear()
+    (reply,) = meter.ledger.lease([request])
+    assert sum(reply.lease.values()) > 2 * CENT
+    wallet.receive(request, reply, wallet.tariff, meter.boot())
+    meter.queue.serve(wallet, None, busy=False)
+    purse = wallet.period_purse
+    assert ask.future.done() is not is_gone
+    assert purse.held == (0 if is_gone else ask.call.need_nusd)
+    assert purse.lease - purse.held <= CENT + 1
+
+
+def test_who_stands_behind_in_line_does_not_wait_for_his_own_stream(init):
+    """A call that has not come to its turn is told, too, that nothing but its own stream is in its way."""
+    pg = init(ledger="memory://", busy_timeout=3600)
+    pg.configure_plan("default", plan(2))
+    call(pg)
+    meter, wallet = pg._meter, pg._meter.wallets["ada"]
+    stream = meter.call(Payer("ada"), "openai", "chat", "m", 0, 9)
+    with stream:
+        stream.defer()
+    nested = Ask(meter.call(Payer("ada"), "openai", "chat", "m", 0, 9), meter.boot(), (stream,))
+    wallet.asks, served = deque([nested]), []
+    with wallet.lock:
+        meter.queue._turn_away_nested(wallet, TOTAL_SPEND, served)
+    assert [ask for ask, _ in served] == [nested]
+    stream.finish(Usage(10))

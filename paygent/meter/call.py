@@ -57,8 +57,7 @@ class Call:
 
     __slots__ = (
         "forced", "habits", "input_bytes", "input_tokens", "is_unseen", "max_output_tokens", "metadata",
-        "meter",
-        "model", "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider",
+        "meter", "model", "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider",
         "purses", "session", "session_id", "soft", "source", "started_us", "state", "tariff",
         "terms", "units", "unsettled", "user_id", "wallet",
     )  # fmt: skip

@@ -57,8 +57,9 @@ class Desk:
                 f"nobody renewed the billing period of {wallet.user_id!r}: it rolls on by its own length",
             )
         tariff = self._meter.tariff(reply.plan)
-        for ask in tuple(wallet.asks or ()):  # the prices may have to be loaded: not under the user's lock
-            tariff.terms(ask.call.model or "", ask.call.provider)
+        for ask in tuple(wallet.asks or ()):
+            if ask.call.tariff is not tariff:  # prices may have to be loaded: not under the user's lock
+                tariff.terms(ask.call.model or "", ask.call.provider)
         wallet.receive(request, reply, tariff, self._boot())
         again = self._meter.queue.serve(wallet, reply.denied if request.need else None, busy=reply.busy)
         wallet.asking = None

@@ -63,7 +63,7 @@ class Purse:
         used = self.posted + unsettled
         hard = self.hard
         if lease > hard - used - self.others and hard < UNLIMITED:
-            self.lease = within(lease, self.held, hard - used - self.others)
+            self.stay_within()
         return used - amount < self.soft <= used
 
     def stay_within(self) -> None:

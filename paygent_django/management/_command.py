@@ -49,7 +49,7 @@ class PaygentCommand(BaseCommand):
 
     def run(self, **options: Any) -> Any:
         """Do the work."""
-        raise NotImplementedError
+        raise NotImplementedError  # abstract: each command does its own
 
     def show(self, result: Any, how: str) -> None:
         """Print *result*."""

@@ -110,7 +110,6 @@ def test_many_threads_lose_nothing():
     assert sum(told) == len(posted) == len(set(posted)) == 800
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_meets_nobody_of_its_parent():
     """A child forked while its parent posts does not wait for that to end: it posts its own."""
     here = together("default", 1)

@@ -1,16 +1,14 @@
 """A headless Chromium, the example apps behind real servers, and a loopback LLM server behind those."""
 
-import shutil
-
 import pytest
 from playwright.sync_api import sync_playwright
+from real_browser import CHROMIUM, NO_CHROMIUM
 from served_apps import EXAMPLES, readme_command, served
 
 from paygent.testing.llm_server import Controls, LLMServer
 
 FRAMEWORKS = ("starlette", "flask", "django")
 WAIT_MS = 60_000
-NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = [
     "--no-sandbox",  # as root there is none
     "--disable-gpu",
@@ -26,10 +24,9 @@ ANSWERS = Controls(reply_tokens=800, chunks=8, chunk_latency_s=0.02)
 
 @pytest.fixture(scope="session")
 def chromium_path():
-    found = next(filter(None, map(shutil.which, NAMES)), None)
-    if found is None:
-        pytest.skip("there is no Chromium: install the system's package chromium")
-    return found
+    if CHROMIUM is None:
+        pytest.skip(NO_CHROMIUM)
+    return CHROMIUM
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ documents anew.
 
 import contextlib
 import os
-import shutil
 import threading
 from pathlib import Path
 from urllib.parse import quote
@@ -17,6 +16,7 @@ import flask
 import pytest
 import uvicorn
 from dashboard_world import ODD, SCRIPT
+from real_browser import CHROMIUM, needs_chromium
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from werkzeug.serving import make_server
@@ -26,15 +26,12 @@ import paygent_starlette
 from paygent import Paygent
 
 SCREENSHOTS = os.environ.get("PAYGENT_SCREENSHOTS")  # read now: tests start with a clean environment
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 USER = "linus@kernel.example"
 PAGES = {"overview": "", "users": "users", "user": f"user?id={quote(USER)}", "plans": "plans"}
 LOGIN = {"x-who": "boss"}
 
-pytestmark = pytest.mark.skipif(
-    not Path(CHROMIUM).exists(), reason="there is no Chromium here: apt-get install chromium"
-)
+pytestmark = needs_chromium
 
 
 def is_boss(request):

@@ -5,22 +5,17 @@ The admin in a real browser, light and dark, under a strict content security pol
 """
 
 import os
-import shutil
 from pathlib import Path
 
 import pytest
 from admin_live import live
 from django.conf import settings
 from django.test import override_settings
+from real_browser import CHROMIUM, needs_chromium
 
 from paygent_django.models import EndUser, Plan
 
-CHROMIUM = next(
-    (path for path in ("/usr/bin/chromium", shutil.which("chromium")) if path and Path(path).exists()), None
-)
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine: the pages are not looked at"
-)
+pytestmark = needs_chromium
 FOLDER = os.environ.get("PAYGENT_SCREENSHOTS")
 WIDE = {"width": 1360, "height": 900}
 NARROW = {"width": 390, "height": 844}

@@ -1,7 +1,6 @@
 """Two people at one plan, on two connections of PostgreSQL."""
 
 import threading
-import time
 
 import pytest
 from django.db import connections, transaction
@@ -18,16 +17,6 @@ WAIT_S = 30.0
 def project(postgres_alias):
     with override_settings(PAYGENT={"DATABASE": postgres_alias}):
         yield services.project()
-
-
-def until_somebody_waits(server, alias):
-    """Until a connection to the database waits for a lock."""
-    name = connections[alias].settings_dict["NAME"]
-    waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
-    ends_s = time.monotonic() + WAIT_S
-    while not server.execute(waiting):
-        assert time.monotonic() < ends_s, "nobody waits"
-        time.sleep(0.02)
 
 
 def posted(browser, url, sent, answers):
@@ -52,7 +41,7 @@ def test_who_saves_at_the_same_moment_undoes_nothing(boss, project, postgres_ser
     with transaction.atomic(using=postgres_alias):
         services.save_plan(project, "pro", {"max_spend_per_period": 20.0}, based_on=1)
         thread = posted(boss, url_of(plan), mine, answers)
-        until_somebody_waits(postgres_server, postgres_alias)
+        postgres_server.until_somebody_waits(connections[postgres_alias].settings_dict["NAME"])
     thread.join(WAIT_S)
     assert "Somebody saved this plan meanwhile" in answers[0].content.decode()
     assert current(plan).config.max_spend_per_period == 20.0
@@ -68,7 +57,7 @@ def test_who_adds_a_plan_of_one_name_at_the_same_moment_undoes_nothing(
     with transaction.atomic(using=postgres_alias):
         services.save_plan(project, "pro", {"max_spend_per_period": 20.0})
         thread = posted(boss, "/admin/paygent_django/plan/add/", sent, answers)
-        until_somebody_waits(postgres_server, postgres_alias)
+        postgres_server.until_somebody_waits(connections[postgres_alias].settings_dict["NAME"])
     thread.join(WAIT_S)
     assert answers[0].status_code == 200
     assert services.find_plan(project, "pro").config.max_spend_per_period == 20.0

@@ -15,6 +15,7 @@ harness.set_up()
 import app_databases  # noqa: E402  # it needs Django's settings
 import mariadb_server  # noqa: E402
 from django.db import connections  # noqa: E402
+from django.test import override_settings  # noqa: E402
 from django_project.harness import django_database, django_unblocked  # noqa: E402
 
 __all__ = ["django_database", "django_unblocked", "ledger_waits", "postgres_server", "postgres_url"]
@@ -57,8 +58,8 @@ processes.set_forkserver_preload(["app_calls", "django.db.backends.sqlite3.base"
 _DATABASE = ("ENGINE", "NAME", "USER", "HOST", "PORT", "OPTIONS")
 BACKEND = str(Path(__file__).parents[1] / "backend")
 if BACKEND not in sys.path:
-    sys.path.append(BACKEND)  # a receiver of webhooks
-
+    sys.path.append(BACKEND)
+from hooks import Receiver  # noqa: E402
 
 KINDS = ["sqlite", "postgres", *(["mariadb"] if mariadb_server.PROGRAM else [])]
 
@@ -73,6 +74,24 @@ def pytest_terminal_summary(terminalreporter):
 def alias(request):
     """A migrated database, of each kind."""
     return request.getfixturevalue(f"{request.param}_alias")
+
+
+@pytest.fixture
+def webhooks_to_loopback(alias):
+    """The app is in the test's database, and may deliver to this machine; nothing was told yet."""
+    from paygent_django.webhooks import noticing  # needs Django's settings
+
+    noticing._heard.clear()
+    noticing._told.clear()
+    with override_settings(PAYGENT={"DATABASE": alias}, PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"]):
+        yield
+
+
+@pytest.fixture
+def receiver():
+    """Whoever is told."""
+    with Receiver.listening() as receiver:
+        yield receiver
 
 
 @pytest.fixture

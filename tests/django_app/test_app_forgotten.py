@@ -7,7 +7,6 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from django.apps import apps
 from django.db import connections
-from django.test import override_settings
 
 from paygent.ledger import GateRow, Job
 from paygent.testing._contract_values import Process, event
@@ -20,12 +19,7 @@ from paygent_django.webhooks import noticing
 NAME = "greta"
 
 
-@pytest.fixture(autouse=True)
-def _on(alias):
-    noticing._heard.clear()
-    noticing._told.clear()
-    with override_settings(PAYGENT={"DATABASE": alias}, PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"]):
-        yield
+pytestmark = pytest.mark.usefixtures("webhooks_to_loopback")
 
 
 @pytest.fixture

@@ -8,35 +8,21 @@ from collections import Counter
 import app_deaths
 import pytest
 from app_calls import call, plan
-from django.test import override_settings
-from hooks import Receiver
 
 from paygent import Paygent
 from paygent_django import services, webhooks
 from paygent_django.models import WebhookDelivery, WebhookNews
 from paygent_django.services._base import rows
-from paygent_django.webhooks import noticing
 
 NEWS = ["threshold_50", "threshold_80", "threshold_100", "hard_gate", "blocked"]
 # Where all have spent what they held before one of them learns of the others, nobody is warned.
 PERHAPS = ["soft_gate"]
 WAIT_S = 60.0
 # Python 3.12 and later warn of every fork in a process with threads; that is what is tested here.
-pytestmark = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-
-
-@pytest.fixture(autouse=True)
-def _on(alias):
-    noticing._heard.clear()
-    noticing._told.clear()
-    with override_settings(PAYGENT={"DATABASE": alias}, PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"]):
-        yield
-
-
-@pytest.fixture
-def receiver():
-    with Receiver.listening() as receiver:
-        yield receiver
+pytestmark = [
+    pytest.mark.usefixtures("webhooks_to_loopback"),
+    pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
+]
 
 
 def listen(receiver, calls, **more):

@@ -5,8 +5,6 @@ import random
 import socket
 
 import pytest
-from django.test import override_settings
-from hooks import Receiver
 
 from paygent.testing._contract_values import Process, event
 from paygent_django import services, webhooks
@@ -18,18 +16,7 @@ from paygent_django.webhooks import noticing, sending, worker
 DAY_US = 86_400_000_000
 
 
-@pytest.fixture(autouse=True)
-def _on(alias):
-    noticing._heard.clear()
-    noticing._told.clear()
-    with override_settings(PAYGENT={"DATABASE": alias}, PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"]):
-        yield
-
-
-@pytest.fixture
-def receiver():
-    with Receiver.listening() as receiver:
-        yield receiver
+pytestmark = pytest.mark.usefixtures("webhooks_to_loopback")
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import pytest
 from app_calls import call, plan, until_refused
 from django.core.management import call_command
 from django.test import override_settings
-from hooks import Receiver
 
 from paygent import Paygent
 from paygent_django import services, webhooks
@@ -25,18 +24,7 @@ NEWS = [*SURE, "soft_gate"]
 WAIT_S = 60.0
 
 
-@pytest.fixture(autouse=True)
-def _on(alias):
-    noticing._heard.clear()
-    noticing._told.clear()
-    with override_settings(PAYGENT={"DATABASE": alias}, PAYGENT_WEBHOOK_NETWORKS=["127.0.0.0/8"]):
-        yield
-
-
-@pytest.fixture
-def receiver():
-    with Receiver.listening() as receiver:
-        yield receiver
+pytestmark = pytest.mark.usefixtures("webhooks_to_loopback")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 
 import pytest
 from django.db import connections
@@ -16,16 +15,6 @@ from paygent_django.services import users
 
 WAIT_S = 30.0
 pytestmark = pytest.mark.parametrize("database", ["postgres"], indirect=True)
-
-
-def until_somebody_waits(server, alias):
-    """Until a connection to the database waits for a lock."""
-    name = connections[alias].settings_dict["NAME"]
-    waiting = f"SELECT 1 FROM pg_stat_activity WHERE datname = '{name}' AND wait_event_type = 'Lock'"
-    ends_s = time.monotonic() + WAIT_S
-    while not server.execute(waiting):
-        assert time.monotonic() < ends_s, "nobody waits"
-        time.sleep(0.02)
 
 
 def beside(act, results):
@@ -54,7 +43,7 @@ def test_an_event_and_an_end_do_not_cross(stripe, database, postgres_server, mon
     def crossed(*given):
         stripe.client = Client(raise_request_exception=False)
         threads.append(beside(lambda: stripe.post(json.dumps(event)).status_code, answers))
-        until_somebody_waits(postgres_server, database)
+        postgres_server.until_somebody_waits(connections[database].settings_dict["NAME"])
         forget(*given)
 
     monkeypatch.setattr(users, "forget", crossed)
@@ -90,7 +79,7 @@ def test_events_of_two_customers_of_one_user_do_not_cross(stripe, database, post
             other = Client(raise_request_exception=False)
             stripe.client, mine = other, stripe.client
             threads.append(beside(lambda: stripe.post(json.dumps(second)).status_code, answers))
-            until_somebody_waits(postgres_server, database)
+            postgres_server.until_somebody_waits(connections[database].settings_dict["NAME"])
             stripe.client = mine
         return named(*given)
 

@@ -17,8 +17,6 @@ from paygent.ledger import LedgerError
 from paygent.ledgers.memory import MemoryLedger
 from paygent.recovery import dead_journals
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
-
 
 def exit_code_of_child(code):
     """Fork, run *code* in the child, and return how it ended; one that hangs is ended by its own alarm."""

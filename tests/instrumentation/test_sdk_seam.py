@@ -319,68 +319,46 @@ def test_sdk_is_patched_when_imported_later() -> None:
 
 
 _BEING_IMPORTED = """
-import importlib, sys, threading, time
+import importlib, operator, sys, threading, time
 from paygent import Paygent
-sdk, there = sys.argv[1], threading.Event()
+imported, half, *methods = sys.argv[1:]
+sdk, there = half.split(".")[0], threading.Event()
 
 class Pause:
-    inside = False
     def find_spec(self, name, path=None, target=None):
-        if name == sdk + "._base_client":
-            self.inside = True
-        elif self.inside and name.startswith(sdk) and not there.is_set():
+        if half in sys.modules and name.startswith(sdk) and name != half and not there.is_set():
             there.set()
             time.sleep(0.3)
 
 sys.meta_path.insert(0, Pause())
-thread = threading.Thread(target=importlib.import_module, args=(sdk,))
+thread = threading.Thread(target=importlib.import_module, args=(imported,))
 thread.start()
-there.wait(60)
+assert there.wait(60)
 pg = Paygent.init(ledger="memory://")
 thread.join()
-client = importlib.import_module(sdk + "._base_client")
-for name in ("SyncAPIClient", "AsyncAPIClient"):
-    print(hasattr(getattr(client, name).request, "__wrapped__"))
+for method in methods:
+    print(hasattr(operator.attrgetter(method)(sys.modules[half]), "__wrapped__"))
 pg.shutdown()
 """
+_CLIENTS = ("SyncAPIClient.request", "AsyncAPIClient.request")
 
 
-@pytest.mark.parametrize("sdk", ["openai", "anthropic"])
-def test_sdk_that_another_thread_is_importing_is_patched(sdk: str) -> None:
-    """An SDK that is half imported, by another thread, when Paygent begins is patched as well."""
-    command = [sys.executable, "-c", _BEING_IMPORTED, sdk]
+@pytest.mark.parametrize(
+    ("imported", "half", "methods"),
+    [
+        ("openai", "openai._base_client", _CLIENTS),
+        ("anthropic", "anthropic._base_client", _CLIENTS),
+        ("openai.resources.responses.responses",) * 2 + (("Responses.create",),),  # loaded with its first use
+    ],
+    ids=["openai", "anthropic", "a part"],
+)
+def test_sdk_that_another_thread_is_importing_is_patched(
+    imported: str, half: str, methods: tuple[str, ...]
+) -> None:
+    """An SDK, or a part of it, is patched, too, that another thread has half imported when Paygent begins."""
+    command = [sys.executable, "-c", _BEING_IMPORTED, imported, half, *methods]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout.split(), done.returncode) == (["True", "True"], 0), done.stderr
-
-
-_PART_BEING_IMPORTED = """
-import importlib, sys, threading, time
-import openai
-from paygent import Paygent
-there, part = threading.Event(), "openai.resources.responses.responses"
-
-class Pause:
-    def find_spec(self, name, path=None, target=None):
-        if part in sys.modules and name.startswith("openai") and name != part and not there.is_set():
-            there.set()
-            time.sleep(0.3)
-
-sys.meta_path.insert(0, Pause())
-thread = threading.Thread(target=importlib.import_module, args=(part,))
-thread.start()
-there.wait(60)
-pg = Paygent.init(ledger="memory://")
-thread.join()
-print(hasattr(sys.modules[part].Responses.create, "__wrapped__"))
-pg.shutdown()
-"""
-
-
-def test_part_of_an_sdk_that_another_thread_is_importing_is_patched() -> None:
-    """So is a part of an SDK that is loaded with its first use, by another thread, at that moment."""
-    command = [sys.executable, "-c", _PART_BEING_IMPORTED]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.stdout.split(), done.returncode) == (["True"], 0), done.stderr
+    assert (done.stdout.split(), done.returncode) == (["True"] * len(methods), 0), done.stderr
 
 
 def test_imports_of_other_threads_see_no_change_of_the_hooks(meter: RecordingMeter) -> None:

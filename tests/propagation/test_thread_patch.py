@@ -225,7 +225,6 @@ def test_a_thread_that_cannot_start_is_left_as_it_was():
     assert "run" not in vars(thread)
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_forked_child_has_the_patch_and_its_own_lock():
     """A child forked while the lock was held can patch, unpatch and start threads."""
     code = """

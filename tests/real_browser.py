@@ -1,0 +1,16 @@
+"""
+The system's Chromium: no Python package brings one, so that where there is none its tests are left out.
+
+What runs on each change installs it first (``.ci/run``).
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
+NO_CHROMIUM = f"none of {', '.join(NAMES)} is on the PATH"
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)

@@ -19,6 +19,7 @@ class Sizes:
     processes: int = 4
     calls_per_process: int = 400
     cap_calls: int = 1500  # how many calls the cap of the contended run covers
+    newcomers: int = 300  # users whose first call is timed
     users: int = 10_000
     starts: int = 7  # fresh interpreters for import and init
     events: int = 50_000
@@ -33,6 +34,7 @@ TINY = Sizes(
     processes=2,
     calls_per_process=3,
     cap_calls=20,
+    newcomers=3,
     users=5,
     starts=1,
     events=20,

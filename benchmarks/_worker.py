@@ -1,9 +1,11 @@
-"""One process of the benchmark ``processes``: ``python -m benchmarks._worker calls|cap FILE AMOUNT``."""
+"""One process of ``processes``: ``python -m benchmarks._worker calls|cap|busy|newcomers FILE AMOUNT``."""
 
 from __future__ import annotations
 
 import json
 import sys
+import time
+from itertools import count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,6 +14,7 @@ from benchmarks._setup import ANSWER, REQUEST, USAGE, USER, Clients, paygent
 from paygent import PaygentLimitExceeded, paygent_context
 
 WARM_UP = 10
+PAUSE_S = 0.02
 
 
 def cap_usd(calls: int) -> float:
@@ -59,10 +62,38 @@ def cap(db_path: Path, amount: int) -> dict[str, Any]:
     return {"admitted": admitted}
 
 
+def busy(db_path: Path, _amount: int) -> dict[str, Any]:
+    """Call without a pause until this process is ended."""
+    clients = Clients(ANSWER)
+    with paygent(db_path=db_path), paygent_context(USER):
+        _begin_together()
+        for made in count():
+            clients.ours(**REQUEST)
+            if made == WARM_UP:
+                print("busy", flush=True)
+    return {}
+
+
+def newcomers(db_path: Path, amount: int) -> dict[str, Any]:
+    """The first calls of *amount* users, one after the other with pauses; seconds of each."""
+    clients = Clients(ANSWER)
+    times_s = []
+    with paygent(db_path=db_path):
+        _begin_together()
+        for number in range(amount):
+            with paygent_context(f"newcomer-{number}"):
+                start = perf_counter()
+                clients.ours(**REQUEST)
+                times_s.append(perf_counter() - start)
+            time.sleep(PAUSE_S)
+    return {"times_s": times_s}
+
+
 def main() -> None:
     """Do one task and print what came of it, as one line of JSON."""
     task, db_path, amount = sys.argv[1:]
-    result = {"calls": calls, "cap": cap}[task](Path(db_path), int(amount))
+    tasks = {"calls": calls, "cap": cap, "busy": busy, "newcomers": newcomers}
+    result = tasks[task](Path(db_path), int(amount))
     print(json.dumps(result), flush=True)
 
 

@@ -76,25 +76,44 @@ def processes(sizes: Sizes) -> Iterator[Row]:
         what = f"{sizes.processes} processes: share of a user's cap that was spent"
         share = 100 * _spent_share(db_path, sizes.cap_calls)
         yield Row("processes", what, share, "%", "99 to 100 %", note=f"{admitted} calls admitted")
+        yield _beside_row(Path(folder) / "beside.db", sizes.newcomers)
+
+
+def _beside_row(db_path: Path, newcomers: int) -> Row:
+    """First calls, which ask the ledger, while another process keeps its interpreter and the file busy."""
+    with _worker("busy", db_path, 0) as busy:
+        _go([busy])
+        _said(busy)
+        (result,) = _crowd(1, "newcomers", db_path, newcomers)
+        busy.kill()
+    first = Spread.of(result["times_s"], 1000)
+    what = "first call of a user, beside a process that calls without pause: p99"
+    return Row("processes", what, first.p99, "ms", None, None, first)
 
 
 def _crowd(count: int, task: str, db_path: Path, amount: int) -> list[dict[str, Any]]:
     """Start *count* workers on one file, let them begin together, and read what each reports."""
+    crowd = [_worker(task, db_path, amount) for _ in range(count)]
+    _go(crowd)
+    results = [json.loads(_said(worker)) for worker in crowd]
+    for worker in crowd:
+        worker.communicate(timeout=30)
+    return results
+
+
+def _worker(task: str, db_path: Path, amount: int) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "benchmarks._worker", task, str(db_path), str(amount)]
-    crowd = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        for _ in range(count)
-    ]
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def _go(crowd: list[subprocess.Popen[str]]) -> None:
+    """Once all are ready, let them begin."""
     for worker in crowd:
         _said(worker)
     for worker in crowd:
         assert worker.stdin is not None
         worker.stdin.write("go\n")
         worker.stdin.flush()
-    results = [json.loads(_said(worker)) for worker in crowd]
-    for worker in crowd:
-        worker.communicate(timeout=30)
-    return results
 
 
 def _said(worker: subprocess.Popen[str]) -> str:

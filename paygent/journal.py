@@ -208,9 +208,10 @@ class Journal:
         segment = self._current
         if segment is None or segment.length >= self._limit:
             segment = self._open()
-        if _write(segment.fd, line) != len(line):
+        length = len(line)
+        if _write(segment.fd, line) != length:
             self._cut(segment)
-        segment.length += len(line)
+        segment.length += length
         if event_id not in self._where:
             self._where[event_id] = segment
             segment.pending += 1

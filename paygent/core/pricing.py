@@ -147,12 +147,18 @@ def cost_nusd(usage: Usage, rates: Rates) -> int:
     Raises:
         UnpricedTokensError: *usage* has a unit without a rate, and nothing else covers it.
     """
+    return priced(usage, rates)[0]
+
+
+def priced(usage: Usage, rates: Rates) -> tuple[int, bool]:
+    """Return what :func:`cost_nusd` does, and whether a rate in it is only an estimate."""
     input_tokens = usage[0]
     # By position, because this line is on the path of every call: a slice costs less than one field access
     # for each part. 2..6 are parts of input and output, 7 is reasoning, 8 and on is what few calls have.
     if input_tokens <= rates.plain_to_tokens and usage[2:7] == _NO_INPUT_PARTS and usage[8:] in _NOTHING_ELSE:
-        return -(-(input_tokens * rates.input_ausd + usage[1] * rates.output_ausd) // AUSD_PER_NUSD)  # type: ignore[operator]  # known where plain_to_tokens is not -1
-    return _detailed_nusd(usage, rates.in_force(usage))
+        whole = input_tokens * rates.input_ausd + usage[1] * rates.output_ausd  # type: ignore[operator]  # known where plain_to_tokens is not -1
+        return -(-whole // AUSD_PER_NUSD), False
+    return _detailed_nusd(usage, rates.in_force(usage)), rates.are_estimated_for(usage)
 
 
 def _detailed_nusd(usage: Usage, rates: Rates) -> int:

@@ -156,16 +156,18 @@ def _refused(error: BaseException) -> bool:
 
 
 class _Counted:
-    """What both counting iterators share; attributes we do not know are those of the iterator within."""
+    """
+    What both counting iterators share; attributes we do not know are those of the iterator within.
 
-    __slots__ = ("_inner", "_step", "_tally", "_text_of", "_waiting")
+    ``_path`` is what a step needs, read at once: where a class has ``__getattr__`` each attribute is dear.
+    """
 
-    def __init__(self, inner: Any, step: Any, tally: Tally) -> None:
+    __slots__ = ("_inner", "_path", "_tally")
+
+    def __init__(self, inner: Any, tally: Tally) -> None:
         self._inner = inner
-        self._step = step
         self._tally = tally
-        self._waiting = tally.texts
-        self._text_of = tally.reader.text_of
+        self._path = inner, tally.reader.text_of, tally.texts
         with suppress(TypeError):  # an iterator of somebody else's may not allow it
             tally.iterator = weakref.ref(inner)  # not the thing itself: a dropped stream must go at once
 
@@ -188,18 +190,18 @@ class CountedIterator(_Counted):
         return self
 
     def __next__(self) -> Any:
+        inner, text_of, waiting = self._path
         while True:
             try:
-                event = self._step()
+                event = next(inner)
             except StopIteration:
                 self._tally.ended()
                 raise
             except BaseException as error:
                 self._tally.broke(error)
                 raise
-            text = self._text_of(event)
+            text = text_of(event)
             if text is not None:
-                waiting = self._waiting
                 waiting.append(text)
                 if len(waiting) >= TEXTS_PER_BATCH:
                     self._tally.catch_up()
@@ -224,18 +226,18 @@ class AsyncCountedIterator(_Counted, metaclass=_AsyncGeneratorByName):
         return self
 
     async def __anext__(self) -> Any:
+        inner, text_of, waiting = self._path
         while True:
             try:
-                event = await self._step()
+                event = await anext(inner)
             except StopAsyncIteration:
                 self._tally.ended()
                 raise
             except BaseException as error:
                 self._tally.broke(error)
                 raise
-            text = self._text_of(event)
+            text = text_of(event)
             if text is not None:
-                waiting = self._waiting
                 waiting.append(text)
                 if len(waiting) >= TEXTS_PER_BATCH:
                     self._tally.catch_up()
@@ -254,9 +256,9 @@ def take_over(stream: Any, tally: Tally) -> bool:
     if isinstance(inner, _Counted):
         return True
     if hasattr(inner, "__anext__"):
-        stream._iterator = AsyncCountedIterator(inner, inner.__anext__, tally)
+        stream._iterator = AsyncCountedIterator(inner, tally)
     elif hasattr(inner, "__next__"):
-        stream._iterator = CountedIterator(inner, inner.__next__, tally)
+        stream._iterator = CountedIterator(inner, tally)
     else:
         return False
     tap_response(response_of(stream), tally.closed)

@@ -102,7 +102,8 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None) -> Usage |
     if read is None and written is None:
         return Usage(count(prompt), count(output), service_tier=service_tier)
     parts, made_of = fields(read), fields(written)
-    if prompt.__class__ is int and output.__class__ is int and not any((*parts.values(), *made_of.values())):
+    has_parts = any(parts.values()) or any(made_of.values())
+    if not has_parts and prompt.__class__ is int and output.__class__ is int:
         # Neither cached nor reasoning nor audio, as with most calls: nothing to look up in the details.
         return tuple.__new__(Usage, (
             prompt, output, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, service_tier, False, 0, 0, 0, None,

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from types import TracebackType
 
+from paygent.ledgers._turns import short_turns
+
 try:
     import fcntl
 except ImportError:  # not a POSIX system: SQLite's own lock must do
@@ -18,7 +20,8 @@ class FileLock:
     ``with lock:`` holds an exclusive ``flock``. The kernel frees it when its process dies.
 
     SQLite waits for a locked file by sleeping and trying again, so that under load one process can be
-    passed over for long; on ``flock`` all are served in turn.
+    passed over for long; on ``flock`` all are served in turn. Whoever has it is not kept waiting for the
+    interpreter: see :class:`paygent.ledgers._turns.ShortTurns`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,6 +29,14 @@ class FileLock:
         self._fd: int | None = None
 
     def __enter__(self) -> None:
+        short_turns.begin()
+        try:
+            self._acquire()
+        except BaseException:
+            short_turns.end()
+            raise
+
+    def _acquire(self) -> None:
         if fcntl is None:
             return
         if self._fd is None:
@@ -44,11 +55,14 @@ class FileLock:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if fcntl is not None and self._fd is not None:
-            if kind is None:  # not of whoever found the store locked by another program
-                with contextlib.suppress(OSError):  # it only tells the others that the queue moves
-                    os.utime(self._fd)
-            fcntl.flock(self._fd, fcntl.LOCK_UN)
+        try:
+            if fcntl is not None and self._fd is not None:
+                if kind is None:  # not of whoever found the store locked by another program
+                    with contextlib.suppress(OSError):  # it only tells the others that the queue moves
+                        os.utime(self._fd)
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
+        finally:
+            short_turns.end()
 
     def close(self) -> None:
         """Give the descriptor back."""

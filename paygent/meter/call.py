@@ -342,13 +342,13 @@ class Call:
         return loaded
 
     def _be_seen(self) -> None:
-        if self.is_unseen:
-            self.is_unseen = False
-            self.wallet.unseen -= 1
+        self.is_unseen = False
+        self.wallet.unseen -= 1
 
     def release(self) -> None:
         """Void the holds."""
-        self._be_seen()
+        if self.is_unseen:
+            self._be_seen()
         period, session, tokens = self.purses
         period.close(self.need_nusd, 0)
         session.close(self.need_nusd, 0)
@@ -358,7 +358,8 @@ class Call:
 
     def post(self, cost_nusd: int, tokens: int) -> Purse | None:
         """Void the holds and post the true amounts; returns a purse that this carries over its soft mark."""
-        self._be_seen()
+        if self.is_unseen:
+            self._be_seen()
         period, session, tokens_purse = self.purses
         need_nusd = self.need_nusd
         crossed = period if period.close(need_nusd, cost_nusd) else None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from paygent.context import Payer
 from paygent.core.bounds import CALL_TOKENS_MAX, DESCRIPTION_LENGTH_MAX, MODEL_LENGTH_MAX
 from paygent.core.events import Event, to_model
-from paygent.core.pricing import UnpricedTokensError, cost_nusd, tool_cost_nusd
+from paygent.core.pricing import UnpricedTokensError, priced, tool_cost_nusd
 from paygent.core.usage import Usage
 from paygent.ledger import Job, Ledger, LedgerError
 from paygent.meter.audit import fire
@@ -140,9 +140,8 @@ def _bill(
             meter.unpriced(response_model or call.model)
         return Bill(usage, 0, tools_nusd, "unpriced", estimated)
     try:
-        cost = cost_nusd(usage, rates)
-        if rates.estimated and not estimated:
-            estimated = rates.are_estimated_for(usage)
+        cost, by_estimate = priced(usage, rates)
+        estimated = estimated or by_estimate
         return tuple.__new__(Bill, (usage, cost, tools_nusd, terms.rate_source, estimated))  # see _event
     except UnpricedTokensError:
         meter.unpriced(response_model or call.model)

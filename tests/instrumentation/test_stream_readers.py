@@ -33,7 +33,7 @@ def read(events, reader=ChatReader, each=lambda event: None, until=None):
     call, tally = Bracket(), None
     inner = iter(events)
     tally = Tally(call, reader())
-    counted = CountedIterator(inner, inner.__next__, tally)
+    counted = CountedIterator(inner, tally)
     for number, event in enumerate(counted):
         each(event)
         if number == until:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol, TypeVar
 
+from paygent._turns import short_turns
 from paygent.delivery import Delivery
 from paygent.journal import EVENTS_PER_BATCH, Journal
 from paygent.ledger import LeaseReply, LeaseRequest, Ledger, LedgerError
@@ -256,9 +258,9 @@ class Exporter:
         if not future.set_running_or_notify_cancel():
             return
         self._away = False
-        self.asking = Asking(self._boot(), self.pulse())
         try:
-            result = function(self.ledger)
+            with self._at_the_ledger():
+                result = function(self.ledger)
         except LedgerError as error:
             self._unreachable(error)
             future.set_exception(error)
@@ -266,7 +268,16 @@ class Exporter:
             future.set_exception(error)
         else:
             future.set_result(result)
+
+    @contextlib.contextmanager
+    def _at_the_ledger(self) -> Iterator[None]:
+        """The ledger is asked; who waits for it does not wait for the other threads of this process."""
+        self.asking = Asking(self._boot(), self.pulse())
+        short_turns.begin()
+        try:
+            yield
         finally:
+            short_turns.end()
             self.asking = None
 
     # -- lease operations -----------------------------------------------------------------------------
@@ -305,8 +316,8 @@ class Exporter:
             return []
         try:
             self._delivery.account_for_the_past(grants=any(request.need for _, request in chunk))
-            self.asking = Asking(self._boot(), self.pulse())
-            replies = self.ledger.lease([self._delivery.shortened(request) for _, request in chunk])
+            with self._at_the_ledger():
+                replies = self.ledger.lease([self._delivery.shortened(request) for _, request in chunk])
         except LedgerError as error:
             for member, _ in chunk:
                 member.failed()
@@ -314,8 +325,6 @@ class Exporter:
             return []
         except Exception as error:  # noqa: BLE001  # found out whose it is, and logged
             return self._isolated(chunk, error)
-        finally:
-            self.asking = None
         self._desk.reachable()
         for _, request in chunk:
             self._delivery.settled(request.events)

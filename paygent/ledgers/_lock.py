@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from paygent.ledgers._turns import short_turns
+from paygent._turns import short_turns
 
 try:
     import fcntl
@@ -21,7 +21,7 @@ class FileLock:
 
     SQLite waits for a locked file by sleeping and trying again, so that under load one process can be
     passed over for long; on ``flock`` all are served in turn. Whoever has it is not kept waiting for the
-    interpreter: see :class:`paygent.ledgers._turns.ShortTurns`.
+    interpreter: see :class:`paygent._turns.ShortTurns`.
     """
 
     def __init__(self, path: Path) -> None:

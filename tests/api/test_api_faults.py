@@ -192,7 +192,7 @@ INTERNALS = [
     "paygent.meter.gate.Gate._admit",
     "paygent.meter.call.size",
     "paygent.meter.call.Call._purses",
-    "paygent.meter.settlement.cost_nusd",
+    "paygent.meter.settlement.priced",
     "paygent.meter.settlement._event",
     "paygent.meter.settlement.post",
     "paygent.journal.Journal.append",

@@ -6,8 +6,10 @@ import threading
 
 import pytest
 
+from paygent import Paygent, PlanConfig
+from paygent._turns import TURN_S, ShortTurns, short_turns
 from paygent.ledgers._lock import FileLock
-from paygent.ledgers._turns import TURN_S, ShortTurns, short_turns
+from paygent.ledgers.memory import MemoryLedger
 
 USUAL_S = 0.005
 
@@ -25,6 +27,24 @@ def test_who_has_the_lock_file_is_not_kept_from_the_interpreter(tmp_path):
     with FileLock(tmp_path / "lock"):
         inside_s = sys.getswitchinterval()
     assert (inside_s, sys.getswitchinterval()) == (pytest.approx(TURN_S), USUAL_S)
+
+
+def test_turns_are_short_while_the_ledger_is_asked(monkeypatch):
+    """Whatever the ledger is, who waits for its answer does not wait for the other threads of the process."""
+    seen, lease, plans = [], MemoryLedger.lease, MemoryLedger.put_plan
+
+    def noted(function):
+        return lambda *given: seen.append(sys.getswitchinterval()) or function(*given)
+
+    monkeypatch.setattr(MemoryLedger, "lease", noted(lease))
+    monkeypatch.setattr(MemoryLedger, "put_plan", noted(plans))
+    pg = Paygent.init(ledger="memory://")
+    pg.configure_plan("default", PlanConfig(max_spend_per_period=1.0))
+    pg.start_session("ada")
+    pg.shutdown()
+    assert len(seen) > 2
+    assert seen == [pytest.approx(TURN_S)] * len(seen)
+    assert sys.getswitchinterval() == USUAL_S
 
 
 def test_turns_stay_short_until_the_last_has_let_go(tmp_path):

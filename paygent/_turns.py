@@ -1,4 +1,4 @@
-"""Short turns at the interpreter, for a thread that the whole machine waits for."""
+"""Short turns at the interpreter, for a thread that others wait for."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ TURN_S = 100e-6
 
 class ShortTurns:
     """
-    Between ``begin`` and ``end`` no thread of this process keeps the interpreter's lock for longer than ``TURN_S``.
+    Between ``begin`` and ``end`` a thread waits ``TURN_S`` for the interpreter's lock before it asks for it.
 
-    A thread that wants that lock asks for it once nobody has let go of it for 5 ms, and a transaction has to
-    get it back after every statement. A thread that computes and lets go of it for some microseconds now and
-    then, as the SDKs do, takes it again before the other is awake, and is never asked: the 5 ms begin anew
-    each time. The other gets it by chance, after about 60 ms, and holds the lock of the file meanwhile, in
-    front of which all processes wait. So it asks sooner.
+    Usually it waits until nobody has let go of it for 5 ms. A thread that computes and lets go of
+    it for some microseconds now and then, as the SDKs do, takes it again before the other is awake, and is
+    never asked: the 5 ms begin anew each time. The other gets it by chance, after about 60 ms, and needs it
+    after every statement of a transaction; in front of its locks other processes wait meanwhile.
 
     The interval is one for the process: the first who needs it shortens it, the last gives it back. One that
     is short enough, or that somebody sets meanwhile, is left as it is.

@@ -8,7 +8,6 @@ of tools. ``see`` returns true on the event after which usage is final.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from paygent.core.usage import Usage
@@ -47,17 +46,13 @@ class Reader:
         """Take in one event; return whether usage is final now."""
         raise NotImplementedError  # abstract: each kind of stream has a reader of its own
 
-    def text_of(self, event: Any) -> str | None:  # noqa: ARG002  # those that know one look at it
+    def skim(self, event: Any) -> bool:  # noqa: ARG002  # those that know one look at it
         """
-        Return the text of an event that carries nothing else; it need not be seen then, only counted.
+        Take in an event that carries text and nothing else; false for every other one: that is to be seen.
 
-        ``None`` for every other event. It never raises, whatever *event* is.
+        It never raises, whatever *event* is.
         """
-        return None
-
-    def count_text(self, texts: Sequence[str]) -> None:
-        """Count output that :meth:`text_of` has told."""
-        self.output_bytes += utf8_length("".join(texts))
+        return False
 
     def _count(self, value: Any) -> None:
         if isinstance(value, str):
@@ -69,19 +64,19 @@ class ChatReader(Reader):
 
     __slots__ = ()
 
-    def text_of(self, event: Any) -> str | None:
-        """Return the content of a chunk with one choice, and neither tool calls nor usage."""
+    def skim(self, event: Any) -> bool:
+        """Take in the content of a chunk with one choice, and neither tool calls nor usage."""
         try:
             chunk = event.__dict__
-            if chunk["usage"] is None and self.model is not None:
-                (choice,) = chunk["choices"]
-                delta = choice.delta.__dict__
-                content = delta["content"]
-                if type(content) is str and content and not delta["tool_calls"]:
-                    return content
+            (choice,) = chunk["choices"]
+            delta = choice.__dict__["delta"].__dict__
+            content = delta["content"]
+            if content and chunk["usage"] is None and not delta["tool_calls"] and self.model is not None:
+                self.output_bytes += len(content) if content.isascii() else utf8_length(content)
+                return True
         except _OTHERWISE:
-            return None
-        return None
+            return False
+        return False
 
     def see(self, event: Any) -> bool:
         """Take in one chunk; the one with usage and without choices is final."""
@@ -156,15 +151,17 @@ class ResponseReader(Reader):
 
     __slots__ = ()
 
-    def text_of(self, event: Any) -> str | None:
-        """Return the delta of the answer's text."""
+    def skim(self, event: Any) -> bool:
+        """Take in a delta of the answer's text."""
         try:
             parts = event.__dict__
-            delta = parts["delta"]
-            is_text = type(delta) is str and parts["type"] == "response.output_text.delta"
+            if parts["type"] == "response.output_text.delta":
+                delta = parts["delta"]
+                self.output_bytes += len(delta) if delta.isascii() else utf8_length(delta)
+                return True
         except _OTHERWISE:
-            return None
-        return delta if is_text else None
+            return False
+        return False
 
     def see(self, event: Any) -> bool:
         """Take in one event; completed, incomplete, failed and cancelled are final."""
@@ -208,17 +205,19 @@ class MessageReader(Reader):
         super().__init__()
         self._block: dict[str, Any] = {}
 
-    def text_of(self, event: Any) -> str | None:
-        """Return the delta of a block of text."""
+    def skim(self, event: Any) -> bool:
+        """Take in a delta of a block of text."""
         try:
             parts = event.__dict__
-            if parts["type"] != "content_block_delta":
-                return None
-            delta = parts["delta"].__dict__
-            content = delta["text"]
-            return content if type(content) is str and delta["type"] == "text_delta" else None
+            if parts["type"] == "content_block_delta":
+                delta = parts["delta"].__dict__
+                if delta["type"] == "text_delta":
+                    content = delta["text"]
+                    self.output_bytes += len(content) if content.isascii() else utf8_length(content)
+                    return True
         except _OTHERWISE:
-            return None
+            return False
+        return False
 
     def see(self, event: Any) -> bool:
         """Take in one event; ``message_stop`` is final."""

@@ -14,6 +14,7 @@ import sys
 import weakref
 from collections.abc import Callable
 from contextlib import suppress
+from operator import attrgetter
 from types import AsyncGeneratorType, FrameType, GeneratorType
 from typing import Any
 
@@ -24,19 +25,22 @@ from paygent.instrumentation.ports import CallPort, MeterPort
 from paygent.instrumentation.readers import Reader
 from paygent.meter import active
 
-TEXTS_PER_BATCH = 64
+# Of generators; somebody may look at them.
+_NAMES = (
+    "close", "send", "throw", "gi_code", "gi_frame", "gi_running", "gi_suspended", "gi_yieldfrom",
+    "aclose", "asend", "athrow", "ag_await", "ag_code", "ag_frame", "ag_running", "ag_suspended",
+)  # fmt: skip
 
 
 class Tally:
     """
     What one stream has used, and its one settlement.
 
-    ``hide`` says that the chunk with usage was asked for by us, and is kept from the caller. ``texts`` were
-    passed on and wait to be counted together; their events are the caller's by then, who may change them.
-    ``iterator`` is the SDK's, while it lives.
+    ``hide`` says that the chunk with usage was asked for by us, and is kept from the caller. ``iterator`` is
+    the SDK's, while it lives.
     """
 
-    __slots__ = ("__weakref__", "call", "hide", "iterator", "reader", "settled", "texts", "units")
+    __slots__ = ("__weakref__", "call", "hide", "iterator", "reader", "settled", "units")
 
     def __init__(
         self, call: CallPort, reader: Reader, units: Usage | None = None, *, hide: bool = False
@@ -46,22 +50,10 @@ class Tally:
         self.units = units
         self.hide = hide
         self.iterator: Callable[[], Any] = _nothing
-        self.texts: list[str] = []
         self.settled = False
-
-    def catch_up(self) -> None:
-        """Count the texts that wait."""
-        texts = self.texts[:]
-        del self.texts[: len(texts)]
-        self.reader.count_text(texts)
 
     def see(self, event: Any) -> bool:
         """Take in one event; settles on the final one. Returns whether to keep it from the caller."""
-        if self.texts:
-            self.catch_up()
-        return self._see(event)
-
-    def _see(self, event: Any) -> bool:
         try:
             try:
                 final = self.reader.see(event)
@@ -80,7 +72,6 @@ class Tally:
         if self.settled:
             return
         self.settled = True
-        self.catch_up()
         reader = self.reader
         if reader.usage is not None and not (is_empty(reader.usage) and reader.output_bytes):
             self.call.finish(reader.usage, reader.model, reader.tools)
@@ -98,7 +89,6 @@ class Tally:
 
     def _left(self) -> tuple[Usage | None, int, str | None, list[str]]:
         """What is known of a stream that nobody reads to its end."""
-        self.catch_up()
         reader = self.reader
         partial = self.units if reader.usage is None else reader.usage
         return partial, reader.output_bytes, reader.model, reader.tools
@@ -121,7 +111,6 @@ class Tally:
         if isinstance(error, GeneratorExit):
             self.drop()
             return
-        self._guarded(self.catch_up)
         has_said = self.reader.usage is not None or self.reader.output_bytes
         if not (self.settled or has_said) and _refused(error):
             self.settled = True
@@ -157,28 +146,39 @@ def _refused(error: BaseException) -> bool:
 
 class _Counted:
     """
-    What both counting iterators share; attributes we do not know are those of the iterator within.
+    What both counting iterators share; they have the attributes of the generator within.
 
-    ``_path`` is what a step needs, read at once: where a class has ``__getattr__`` each attribute is dear.
+    Those by name: a class that has ``__getattr__`` pays twice for each attribute of its own, and these
+    are on the path of every chunk.
     """
 
-    __slots__ = ("_inner", "_path", "_tally")
+    __slots__ = ("_inner", "_skim", "_tally")
 
     def __init__(self, inner: Any, tally: Tally) -> None:
         self._inner = inner
         self._tally = tally
-        self._path = inner, tally.reader.text_of, tally.texts
+        self._skim = tally.reader.skim
         with suppress(TypeError):  # an iterator of somebody else's may not allow it
             tally.iterator = weakref.ref(inner)  # not the thing itself: a dropped stream must go at once
+
+    def __del__(self) -> None:
+        with suppress(Exception):  # a finalizer has nobody to tell
+            self._tally.drop()
+
+
+for _name in _NAMES:
+    setattr(_Counted, _name, property(attrgetter(f"_inner.{_name}")))
+
+
+class _Foreign:
+    """An iterator of somebody else's is within: attributes that we do not know are its own."""
+
+    __slots__ = ()
 
     def __getattr__(self, name: str) -> Any:
         if name in _Counted.__slots__:  # half-built, or being torn down
             raise AttributeError(name)
         return getattr(self._inner, name)
-
-    def __del__(self) -> None:
-        with suppress(Exception):  # a finalizer has nobody to tell
-            self._tally.drop()
 
 
 class CountedIterator(_Counted):
@@ -190,23 +190,16 @@ class CountedIterator(_Counted):
         return self
 
     def __next__(self) -> Any:
-        inner, text_of, waiting = self._path
         while True:
             try:
-                event = next(inner)
+                event = next(self._inner)
             except StopIteration:
                 self._tally.ended()
                 raise
             except BaseException as error:
                 self._tally.broke(error)
                 raise
-            text = text_of(event)
-            if text is not None:
-                waiting.append(text)
-                if len(waiting) >= TEXTS_PER_BATCH:
-                    self._tally.catch_up()
-                return event
-            if not self._tally.see(event):
+            if self._skim(event) or not self._tally.see(event):
                 return event
 
 
@@ -226,24 +219,25 @@ class AsyncCountedIterator(_Counted, metaclass=_AsyncGeneratorByName):
         return self
 
     async def __anext__(self) -> Any:
-        inner, text_of, waiting = self._path
         while True:
             try:
-                event = await anext(inner)
+                event = await anext(self._inner)
             except StopAsyncIteration:
                 self._tally.ended()
                 raise
             except BaseException as error:
                 self._tally.broke(error)
                 raise
-            text = text_of(event)
-            if text is not None:
-                waiting.append(text)
-                if len(waiting) >= TEXTS_PER_BATCH:
-                    self._tally.catch_up()
+            if self._skim(event) or not self._tally.see(event):
                 return event
-            if not self._tally.see(event):
-                return event
+
+
+class _ForeignIterator(_Foreign, CountedIterator):
+    __slots__ = ()
+
+
+class _ForeignAsyncIterator(_Foreign, AsyncCountedIterator):
+    __slots__ = ()
 
 
 def take_over(stream: Any, tally: Tally) -> bool:
@@ -256,9 +250,11 @@ def take_over(stream: Any, tally: Tally) -> bool:
     if isinstance(inner, _Counted):
         return True
     if hasattr(inner, "__anext__"):
-        stream._iterator = AsyncCountedIterator(inner, tally)
+        is_known = isinstance(inner, AsyncGeneratorType)
+        stream._iterator = (AsyncCountedIterator if is_known else _ForeignAsyncIterator)(inner, tally)
     elif hasattr(inner, "__next__"):
-        stream._iterator = CountedIterator(inner, tally)
+        is_known = isinstance(inner, GeneratorType)
+        stream._iterator = (CountedIterator if is_known else _ForeignIterator)(inner, tally)
     else:
         return False
     tap_response(response_of(stream), tally.closed)

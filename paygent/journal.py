@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from paygent._forking import no_fork
-from paygent.core.events import Event, decode, encode
+from paygent.core.events import ID, Event, decode, encode
 from paygent.ledgers.filesystems import network_filesystem
 
 try:
@@ -93,7 +93,7 @@ class Journal:
         line = _line(encode(event))
         with self._lock:
             try:
-                self._write(event.id, line)
+                self._write(event[ID], line)
                 if self._unwritten:
                     self._catch_up()
             except OSError as error:

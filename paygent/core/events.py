@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from paygent.core.models import UsageEvent
 from paygent.core.plan import MODEL_COST, MODEL_LIMIT, NUSD_PER_USD, SESSION_SPEND, TOTAL_SPEND
@@ -72,6 +72,12 @@ def posts(event: Event) -> list[tuple[str, str, int]]:
 # What JSON does not know is kept as text: an event must never be lost for the sake of its metadata.
 _encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, skipkeys=True, default=str).encode
 _TOOLS = Event._fields.index("tool_calls")
+# Where in an event they are, for the path of every call: by name, a field costs ten times as much.
+ID: Final = 0
+INPUT_TOKENS: Final = 11
+OUTPUT_TOKENS: Final = 12
+COST_TOKENS: Final = 16
+COST_TOOLS: Final = 17
 
 
 _quoted = json.encoder.encode_basestring_ascii

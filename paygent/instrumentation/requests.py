@@ -48,6 +48,7 @@ _NOT_PROMPT = frozenset(
 _PICTURES = frozenset(("image_url", "input_image", "image", "image_file", "computer_screenshot"))
 _DOCUMENTS = frozenset(("document", "file", "input_file"))
 _NOTHING: dict[str, Any] = {}
+_made = tuple.__new__
 
 
 class Ask(NamedTuple):
@@ -84,7 +85,7 @@ def ask_of(operation: Operation, body: Mapping[str, Any], options: Any = None) -
         model = text(model)
     special = _SPECIAL.get(operation.name)
     if special is None:
-        return tuple.__new__(Ask, (model, input_bytes, _output_cap(body), None))  # see usage.openai_usage
+        return _made(Ask, (model, input_bytes, _output_cap(body), None))  # see usage.openai_usage
     return special(model, input_bytes, body, options)
 
 

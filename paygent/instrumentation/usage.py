@@ -18,6 +18,8 @@ from paygent.instrumentation._fields import count, fields, items, text
 UsageReader = Callable[[Any], "Usage | None"]
 ToolsReader = Callable[[Any], "tuple[str, ...]"]
 
+_made = tuple.__new__
+
 # Iterations whose tokens Anthropic leaves out of the top-level fields (it documents them as billed apart).
 _UNCOUNTED_ITERATIONS = ("compaction", "advisor_message")
 
@@ -105,7 +107,7 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None) -> Usage |
     has_parts = any(parts.values()) or any(made_of.values())
     if not has_parts and prompt.__class__ is int and output.__class__ is int:
         # Neither cached nor reasoning nor audio, as with most calls: nothing to look up in the details.
-        return tuple.__new__(Usage, (
+        return _made(Usage, (
             prompt, output, 0, 0, 0, 0, 0, 0, 0, 0.0, 0, 0, service_tier, False, 0, 0, 0, None,
         ))  # fmt: skip
     part, made = parts.get, made_of.get
@@ -117,7 +119,7 @@ def _openai_block(block: Mapping[str, Any], service_tier: str | None) -> Usage |
         tokens if type(tokens) is int else 0 if tokens is None else count(tokens) for tokens in reported
     ]
     # Made without its constructor, which is a function in Python: this is on the path of every call.
-    return tuple.__new__(Usage, (
+    return _made(Usage, (
         given, output, cached, cache_written, 0, heard, spoken, reasoning, 0, 0.0, 0, 0, service_tier, False,
         seen, drawn, 0, None,
     ))  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from paygent.context import Payer
 from paygent.core.bounds import CALL_TOKENS_MAX, DESCRIPTION_LENGTH_MAX, MODEL_LENGTH_MAX
-from paygent.core.events import Event, to_model
+from paygent.core.events import COST_TOKENS, COST_TOOLS, INPUT_TOKENS, OUTPUT_TOKENS, Event, to_model
 from paygent.core.pricing import UnpricedTokensError, priced, tool_cost_nusd
 from paygent.core.usage import Usage
 from paygent.ledger import Job, Ledger, LedgerError
@@ -24,6 +24,8 @@ from paygent.meter.sizing import learn
 if TYPE_CHECKING:
     from paygent.meter.jobs import JobLine
     from paygent.meter.meter import Meter
+
+_made = tuple.__new__
 
 
 def wall_us() -> int:
@@ -142,7 +144,7 @@ def _bill(
     try:
         cost, by_estimate = priced(usage, rates)
         estimated = estimated or by_estimate
-        return tuple.__new__(Bill, (usage, cost, tools_nusd, terms.rate_source, estimated))  # see _event
+        return _made(Bill, (usage, cost, tools_nusd, terms.rate_source, estimated))  # see _event
     except UnpricedTokensError:
         meter.unpriced(response_model or call.model)
         return Bill(usage, call.need_nusd, tools_nusd, terms.rate_source, True)
@@ -158,7 +160,8 @@ def _held(call: Call) -> Bill:
 def _event(
     call: Call, bill: Bill, response_model: str | None, tools: tuple[str, ...], event_id: str
 ) -> Event:
-    usage, session = bill.usage, call.session
+    usage, tokens_nusd, tools_nusd, rate_source, estimated = bill
+    session = call.session
     assert session is not None
     period, session_purse, tokens = call.purses
     if tokens is not None:
@@ -166,14 +169,15 @@ def _event(
     else:
         assert call.tariff is not None
         model = call.tariff.terms(response_model, call.provider).model if response_model else None
-    # Made without its constructor, which is a function in Python: this is on the path of every call.
-    return tuple.__new__(Event, (
-        event_id, call.user_id, call.started_us, period.window.key, session_purse.window.key,
-        session.session_id, call.provider, call.operation, model, call.model or response_model,
-        response_model, usage.input_tokens, usage.output_tokens, usage.cache_read_input_tokens,
-        usage.cache_write_input_tokens, usage.reasoning_output_tokens, bill.tokens_nusd, bill.tools_nusd,
-        tools, call.json_metadata() if call.metadata else None, call.source, int(bill.estimated), 0,
-        bill.rate_source, None,
+    # Made without its constructor, which is a function in Python, of fields by position, which cost a tenth
+    # of those by name: this is on the path of every call. A window's and a session's first is its key; of
+    # usage these are input, output, read from and written to the cache, and reasoning.
+    return _made(Event, (
+        event_id, call.user_id, call.started_us, period.window[0], session_purse.window[0], session[0],
+        call.provider, call.operation, model, call.model or response_model, response_model,
+        usage[0], usage[1], usage[2], usage[3], usage[7], tokens_nusd, tools_nusd,
+        tools, call.json_metadata() if call.metadata else None, call.source, int(estimated), 0,
+        rate_source, None,
     ))  # fmt: skip
 
 
@@ -184,8 +188,8 @@ def post(meter: Meter, call: Call, event: Event) -> None:
     except Exception:  # noqa: BLE001  # the event then lives in memory alone
         meter.own_fault("journalling an event")
     wallet = call.wallet
-    cost = event.cost_tokens_nusd + event.cost_tools_nusd
-    tokens = event.input_tokens + event.output_tokens
+    cost = event[COST_TOKENS] + event[COST_TOOLS]
+    tokens = event[INPUT_TOKENS] + event[OUTPUT_TOKENS]
     with wallet.lock:
         if call.purses[2] is None and event.model is not None:
             call.need_tokens = 0  # nothing was held for a model that only the answer named

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from paygent.core import events
 from paygent.core.events import Event, decode, encode, posts, to_model
 
 TEXT = st.text(max_size=20)
@@ -86,3 +87,18 @@ def test_the_public_model_is_in_dollars():
         True,
         True,
     )
+
+
+@pytest.mark.parametrize(
+    ("position", "field"),
+    [
+        (events.ID, "id"),
+        (events.INPUT_TOKENS, "input_tokens"),
+        (events.OUTPUT_TOKENS, "output_tokens"),
+        (events.COST_TOKENS, "cost_tokens_nusd"),
+        (events.COST_TOOLS, "cost_tools_nusd"),
+    ],
+)
+def test_a_position_is_that_of_its_field(position, field):
+    """What is read of an event by its position is what the name says."""
+    assert Event._fields[position] == field

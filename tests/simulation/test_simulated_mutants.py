@@ -72,8 +72,12 @@ def keeps_the_hold_of_a_failed_call(monkeypatch):
 
 
 def bills_half(monkeypatch):
-    cost_nusd = settlement.cost_nusd
-    monkeypatch.setattr(settlement, "cost_nusd", lambda usage, rates: cost_nusd(usage, rates) // 2)
+    def half(usage, rates):
+        cost_nusd, is_estimate = priced(usage, rates)
+        return cost_nusd // 2, is_estimate
+
+    priced = settlement.priced
+    monkeypatch.setattr(settlement, "priced", half)
 
 
 def forgets_events_of_a_lost_request(monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from math import isclose
 
 from paygent._forking import ProcessLock, stop_at_forks
 
@@ -13,9 +14,9 @@ class ShortTurns:
     """
     Between ``begin`` and ``end`` a thread waits ``TURN_S`` for the interpreter's lock before it asks for it.
 
-    Usually it waits until nobody has let go of it for 5 ms. A thread that computes and lets go of
-    it for some microseconds now and then, as the SDKs do, takes it again before the other is awake, and is
-    never asked: the 5 ms begin anew each time. The other gets it by chance, after about 60 ms, and needs it
+    Usually it asks once nobody has let go of it for 5 ms. A thread that computes and lets go of it for some
+    microseconds now and then, as in each call of an SDK, takes it again before the other is awake, and is
+    not asked: the 5 ms begin anew each time. The other gets it by chance, after about 60 ms, and needs it
     after every statement of a transaction; in front of its locks other processes wait meanwhile.
 
     The interval is one for the process: the first who needs it shortens it, the last gives it back. One that
@@ -26,7 +27,6 @@ class ShortTurns:
         self._lock = ProcessLock()
         self._inside = 0
         self._usual_s: float | None = None  # to be given back
-        self._ours_s = 0.0
 
     def begin(self) -> None:
         """From now on turns are short; each beginning has its end."""
@@ -35,8 +35,8 @@ class ShortTurns:
             if self._inside == 1:
                 present_s = sys.getswitchinterval()
                 if present_s > TURN_S:
+                    self._usual_s = present_s  # known first: a child may be forked in between
                     sys.setswitchinterval(TURN_S)
-                    self._usual_s, self._ours_s = present_s, sys.getswitchinterval()
 
     def end(self) -> None:
         """Nobody needs them any more, once this is the last end."""
@@ -46,7 +46,7 @@ class ShortTurns:
                 self._give_back()
 
     def _give_back(self) -> None:
-        if self._usual_s is not None and sys.getswitchinterval() == self._ours_s:
+        if self._usual_s is not None and isclose(sys.getswitchinterval(), TURN_S):
             sys.setswitchinterval(self._usual_s)
         self._usual_s = None
 

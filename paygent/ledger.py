@@ -181,7 +181,8 @@ class Ledger(Protocol):
         A number that changes whenever any process has a turn at the store; it never waits and never raises.
 
         Whoever waits for his turn sees by it that others have theirs: the store is busy, and not away. Where
-        that cannot be told without asking the store it is 0.
+        that cannot be told without asking the store, it changes whenever the store answers within one
+        operation of many questions, or else is 0.
         """
 
     def forget_after_fork(self) -> None:

@@ -5,6 +5,7 @@ All that is known of one user lives under keys with the same hash tag, so that a
 and one transaction can change it. What spans users has keys of its own, touched one at a time:
 
     paygent:{u:ada}:v        number of changes; what transactions watch
+    paygent:{u:ada}:q        who was overtaken and goes first now, for 100 ms
     paygent:{u:ada}:a        the account, as JSON
     paygent:{u:ada}:l        leases by id, as JSON
     paygent:{u:ada}:s:<own>  a session, until a day after its end

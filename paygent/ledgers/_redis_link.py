@@ -59,6 +59,7 @@ class Link:
         }
         self._connection: Any = None
         self._use = threading.RLock()
+        self.answered = 0  # how often the server has answered
 
     def run(self, operation: Callable[[], T]) -> T:
         """
@@ -100,6 +101,7 @@ class Link:
         """Close the connection; the next operation opens one."""
         with self._use:
             self._drop()
+            self.answered = 0
 
     def forget_after_fork(self) -> None:
         """In the child: let go of the parent's socket without a word, the parent still uses it."""
@@ -116,6 +118,7 @@ class Link:
         connection = self._connection
         connection.send_packed_command(connection.pack_commands(commands), check_health=False)
         answers = [connection.read_response() for _ in commands]
+        self.answered += 1
         for answer in answers:
             for part in answer if isinstance(answer, list) else ():
                 if isinstance(part, Exception):  # a command within EXEC

@@ -14,6 +14,7 @@ from paygent.ledgers._rows import SESSIONS_KEPT_US
 from paygent.ledgers._staged import Habits, StagedRows
 
 _SECOND_US = 1_000_000
+_TURN_MS = 100  # how long the others let somebody go first: several transactions of a process in want of time
 
 
 class Transaction:
@@ -21,13 +22,19 @@ class Transaction:
     One try over some users; ``rows`` is what the rule works on.
 
     :meth:`begin` watches the number of changes of each user. :meth:`commit` writes everything, or nothing
-    where another process has changed one of them since.
+    where another process has changed one of them since. With *turn*, the name of a process that others have
+    overtaken, they let it go first: they find themselves ``is_behind``.
     """
 
-    def __init__(self, link: Link, clock: Callable[[], int] | None, habits: Habits) -> None:
+    def __init__(
+        self, link: Link, clock: Callable[[], int] | None, habits: Habits, name: str, *, turn: bool = False
+    ) -> None:
         self._link = link
         self._clock = clock
         self._habits = habits
+        self._name = name
+        self._turn = turn
+        self.is_behind = False
         self.rows = StagedRows()
 
     def begin(
@@ -48,8 +55,12 @@ class Transaction:
             loads.append(_load_ids(rows, user_id, wanted))
         loads += self._load_rest(rows, list(self._habits.plans(requests)), list(windows))
         watched = [key(user_id, "v") for user_id in users]
-        commands: list[Command] = [("UNWATCH",), ("WATCH", *watched), ("TIME",), *(load[0] for load in loads)]
-        _, _, (seconds, micros), *answers = self._link.trip(*commands)
+        turns: list[Command] = [
+            ("SET", key(user_id, "q"), self._name, "NX", "PX", _TURN_MS) for user_id in users if self._turn
+        ]
+        commands: list[Command] = [("WATCH", *watched), ("TIME",), *(load[0] for load in loads)]
+        _, *answers = self._link.trip(("UNWATCH",), *turns, *commands)
+        _, (seconds, micros), *answers = answers[len(turns) :]
         server_now_us = int(seconds) * _SECOND_US + int(micros)
         rows.moment_us = self._clock() if self._clock is not None else server_now_us
         for (_, take), answer in zip(loads, answers, strict=True):
@@ -68,6 +79,8 @@ class Transaction:
             False if somebody else changed one of the users meanwhile; nothing is written then.
         """
         writes = list(self._writes(closed))
+        if self._turn and not self.is_behind:
+            writes += [("DEL", key(user_id, "q")) for user_id in self.rows.accounts]
         if not writes:
             return True
         before = list(self._index())
@@ -85,7 +98,14 @@ class Transaction:
                 name.decode(): keys.lease_from(name.decode(), text) for name, text in keys.pairs_of(pairs)
             }
 
-        return [(("GET", key(user_id, "a")), take_account), (("HGETALL", key(user_id, "l")), take_leases)]
+        def take_turn(name: bytes | None) -> None:
+            self.is_behind |= name is not None and name.decode() != self._name
+
+        return [
+            (("GET", key(user_id, "q")), take_turn),
+            (("GET", key(user_id, "a")), take_account),
+            (("HGETALL", key(user_id, "l")), take_leases),
+        ]
 
     def _load_rest(
         self, rows: StagedRows, plans: list[str], windows: list[tuple[str, str]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
@@ -25,6 +26,7 @@ from paygent.ledgers._values import from_json, to_json
 
 TRIES = 8
 _REST_S = 0.001
+_BEHIND_S = 1.0  # the longest that anyone lets others go first
 
 
 class _Batch(NamedTuple):
@@ -53,6 +55,7 @@ class RedisLedger:
         self._link = Link(url, Epoch(self._journal_dir / "epoch"), self._put_own_plans)
         self._habits = Habits()
         self._own_plans: dict[str, str] = {}
+        self._name = uuid.uuid4().hex
 
     @property
     def journal_dir(self) -> Path | None:
@@ -166,11 +169,12 @@ class RedisLedger:
         return None if found is None else Job(*found)
 
     def pulse(self) -> int:
-        """It would have to be asked."""
-        return 0
+        """How often the server has answered: where others are in the way, it is not away."""
+        return self._link.answered
 
     def forget_after_fork(self) -> None:
         """The child opens a connection of its own, and its parent notices nothing."""
+        self._name = uuid.uuid4().hex
         self._link.forget_after_fork()
 
     def close(self) -> None:
@@ -199,20 +203,29 @@ class RedisLedger:
         work: Callable[[_Batch, Transaction], bool],
         too_busy: Callable[[_Batch], None],
     ) -> None:
-        """Try until nobody is faster; what many users stand in the way of goes on in halves."""
-        for attempt in range(TRIES):
-            transaction = self._begin(batch)
-            if work(batch, transaction):
+        """
+        Try until nobody is faster; what many users stand in the way of goes on in halves.
+
+        A process that gets little time is overtaken again and again: after the second time it goes first.
+        """
+        tries, ends_s = 0, time.monotonic() + _BEHIND_S
+        while tries < TRIES:
+            transaction = self._begin(batch, turn=tries > 1)
+            waits = transaction.is_behind and time.monotonic() < ends_s
+            if not waits and work(batch, transaction):
                 return
             if len(batch.users) > 1:
                 for half in _parts(batch, (len(batch.users) + 1) // 2):
                     self._persist(half, work, too_busy)
                 return
-            time.sleep(random.uniform(0, _REST_S * 2**attempt))  # noqa: S311  # so that they do not meet again
+            tries += not waits
+            # So that they do not meet again; who goes first does not keep the others waiting.
+            rests = 8 if waits else 2 ** min(tries, 2)
+            time.sleep(random.uniform(0, _REST_S * rests))  # noqa: S311
         too_busy(batch)
 
-    def _begin(self, batch: _Batch) -> Transaction:
-        transaction = Transaction(self._link, self._now_us, self._habits)
+    def _begin(self, batch: _Batch, *, turn: bool = False) -> Transaction:
+        transaction = Transaction(self._link, self._now_us, self._habits, self._name, turn=turn)
         transaction.begin(batch.users, batch.requests, batch.events)
         return transaction
 

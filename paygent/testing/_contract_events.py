@@ -180,12 +180,13 @@ class EventsContract(LedgerCase):
         assert ledger.totals("ada")[bucket_in(reply)] == 3
 
     def test_the_pulse_tells_of_turns_or_nothing(self, ledger: Ledger, other: Ledger) -> None:
-        """The pulse moves when another process has its turn, or says 0; asking for it needs no turn."""
+        """The pulse moves with others' turns, or with answers to this process, or says 0; it takes none."""
         assert ledger.pulse() == 0  # nothing is open yet
         Process(ledger).ask()
         before = ledger.pulse()
         time.sleep(0.02)  # the clocks of files stand still for some milliseconds
         Process(other).ask()
+        Process(ledger).ask()
         assert (ledger.pulse() != before) is bool(before)
         ledger.close()
         assert ledger.pulse() == 0

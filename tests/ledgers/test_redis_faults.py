@@ -2,6 +2,7 @@ import contextlib
 import json
 import re
 import threading
+import time
 
 import pytest
 from ledger_fleet import CENT, Proxy, call, plan, settle
@@ -10,7 +11,8 @@ from paygent import Paygent, PaygentLimitExceeded, PaygentUnavailable
 from paygent.ledger import LedgerError
 from paygent.ledgers import _redis_keys as keys
 from paygent.ledgers import open_ledger
-from paygent.ledgers.redis import RedisLedger
+from paygent.ledgers._redis_transaction import Transaction
+from paygent.ledgers.redis import TRIES, RedisLedger
 from paygent.testing._contract_values import Process, bucket_in, event, plan_json
 from paygent.testing.clock import FakeClock
 
@@ -176,8 +178,6 @@ def test_a_user_whom_everybody_changes_is_busy(limited, monkeypatch, redis_serve
 
 def _disturb(monkeypatch, server):
     """Somebody else changes the user between each load and the commit after it."""
-    from paygent.ledgers._redis_transaction import Transaction
-
     real = Transaction.begin
 
     def begin(self, *arguments):
@@ -352,3 +352,40 @@ def test_a_torn_answer_is_no_answer(redis_server, redis_url, make):
     finally:
         proxy.close()
     assert json.loads(redis_server.execute("GET", keys.key("ada", "v"))) >= 2
+
+
+def test_who_was_overtaken_twice_goes_first(limited, make, monkeypatch):
+    """A process that needs longer than the others leave it gets its turn: they wait until it has written."""
+    slow, quick = Process(limited), Process(make())
+    reply, begin, begun = slow.ask(), Transaction.begin, []
+    until, overtaken = threading.Event(), []
+
+    def slowly(self, *arguments):
+        begin(self, *arguments)
+        if self._name == limited._name:
+            begun.append(None)
+            time.sleep(0.02)
+
+    def overtake():
+        while not until.is_set():
+            overtaken.append(quick.hold(1))
+
+    monkeypatch.setattr(Transaction, "begin", slowly)
+    thread = threading.Thread(target=overtake)
+    thread.start()
+    try:
+        slow.ask(events=[event(reply, 7)])
+    finally:
+        until.set()
+        thread.join()
+    assert 2 < len(begun) < TRIES
+    assert len(overtaken) > 2
+    assert sum(n for (scope, _), n in limited.totals("ada").items() if scope == "total_spend") == 407
+
+
+def test_a_turn_that_nobody_takes_ends(limited, redis_server):
+    """A process that dies before its turn keeps the others waiting for a tenth of a second, not for ever."""
+    Process(limited).ask()
+    redis_server.execute("SET", keys.key("ada", "q"), "somebody who died", "PX", 100)
+    reply = Process(limited).ask(need={"total_spend": 50})
+    assert (reply.denied, redis_server.execute("EXISTS", keys.key("ada", "q"))) == (None, 0)

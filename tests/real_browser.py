@@ -13,4 +13,5 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 NO_CHROMIUM = f"none of {', '.join(NAMES)} is on the PATH"
+# The one skip of the suite: `.ci/run` installs the system's package where it may.
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason=NO_CHROMIUM)

@@ -54,6 +54,10 @@ class Reader:
         """
         return False
 
+    def _skimmed(self, text: str) -> bool:
+        self.output_bytes += utf8_length(text)
+        return True
+
     def _count(self, value: Any) -> None:
         if isinstance(value, str):
             self.output_bytes += utf8_length(value)
@@ -72,6 +76,7 @@ class ChatReader(Reader):
             delta = choice.__dict__["delta"].__dict__
             content = delta["content"]
             if content and chunk["usage"] is None and not delta["tool_calls"] and self.model is not None:
+                # As _skimmed does, but without a third function for each chunk of the usual kind of stream.
                 self.output_bytes += len(content) if content.isascii() else utf8_length(content)
                 return True
         except _OTHERWISE:
@@ -155,13 +160,9 @@ class ResponseReader(Reader):
         """Take in a delta of the answer's text."""
         try:
             parts = event.__dict__
-            if parts["type"] == "response.output_text.delta":
-                delta = parts["delta"]
-                self.output_bytes += len(delta) if delta.isascii() else utf8_length(delta)
-                return True
+            return parts["type"] == "response.output_text.delta" and self._skimmed(parts["delta"])
         except _OTHERWISE:
             return False
-        return False
 
     def see(self, event: Any) -> bool:
         """Take in one event; completed, incomplete, failed and cancelled are final."""
@@ -209,15 +210,12 @@ class MessageReader(Reader):
         """Take in a delta of a block of text."""
         try:
             parts = event.__dict__
-            if parts["type"] == "content_block_delta":
-                delta = parts["delta"].__dict__
-                if delta["type"] == "text_delta":
-                    content = delta["text"]
-                    self.output_bytes += len(content) if content.isascii() else utf8_length(content)
-                    return True
+            if parts["type"] != "content_block_delta":
+                return False
+            delta = parts["delta"].__dict__
+            return delta["type"] == "text_delta" and self._skimmed(delta["text"])
         except _OTHERWISE:
             return False
-        return False
 
     def see(self, event: Any) -> bool:
         """Take in one event; ``message_stop`` is final."""

@@ -82,13 +82,16 @@ def processes(sizes: Sizes) -> Iterator[Row]:
 def _beside_row(db_path: Path, newcomers: int) -> Row:
     """First calls, which ask the ledger, while another process keeps its interpreter and the file busy."""
     with _worker("busy", db_path, 0) as busy:
-        _go([busy])
-        _said(busy)
-        (result,) = _crowd(1, "newcomers", db_path, newcomers)
-        busy.kill()
+        try:
+            _go([busy])
+            _said(busy)
+            (result,) = _crowd(1, "newcomers", db_path, newcomers)
+        finally:
+            busy.kill()  # nothing else ends it
     first = Spread.of(result["times_s"], 1000)
-    what = "first call of a user, beside a process that calls without pause: p99"
-    return Row("processes", what, first.p99, "ms", None, None, first)
+    what = "first calls beside a busy process: p99"
+    note = "of users new to this process; the other one calls without pause"
+    return Row("processes", what, first.p99, "ms", None, None, first, note)
 
 
 def _crowd(count: int, task: str, db_path: Path, amount: int) -> list[dict[str, Any]]:

@@ -22,8 +22,8 @@ class Transaction:
     One try over some users; ``rows`` is what the rule works on.
 
     :meth:`begin` watches the number of changes of each user. :meth:`commit` writes everything, or nothing
-    where another process has changed one of them since. With *turn*, the name of a process that others have
-    overtaken, they let it go first: they find themselves ``is_behind``.
+    where another process has changed one of them since. With *turn* the others let the process called *name*
+    go first, and find themselves ``is_behind``.
     """
 
     def __init__(

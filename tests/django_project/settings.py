@@ -50,4 +50,5 @@ TEMPLATES = [
     }
 ]
 LOGGING_CONFIG = None  # pytest captures what is logged
-PAYGENT = {"LEDGER": "memory://"}
+# However slow the machine, the start of a stream waits for its first part.
+PAYGENT = {"LEDGER": "memory://", "DEFER_START_S": 60}

@@ -84,7 +84,8 @@ def serve():
     with contextlib.ExitStack() as stack:
 
         def start(*routes, outside=(), bare=False, **options):
-            options = {"get_user_id": user_header, **options}
+            # However slow the machine, the start of a stream waits for its first part.
+            options = {"get_user_id": user_header, "defer_start_s": 60, **options}
             middleware = [] if bare else [*outside, Middleware(PaygentMiddleware, **options)]
             return stack.enter_context(serving(Starlette(routes=routes, middleware=middleware), 0))
 

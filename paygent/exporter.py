@@ -193,6 +193,7 @@ class Exporter:
     # -- on the ledger thread -------------------------------------------------------------------------
 
     def _loop(self) -> None:
+        self._thread = threading.current_thread()  # its first step may come before _start() says so
         while not self._stopping:
             try:
                 polls_s = self._desk.next_poll_s()

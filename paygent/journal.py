@@ -82,7 +82,7 @@ class Journal:
         self._unwritten: dict[str, Event] = {}
         self.last_error: str | None = None
         if folder is not None:
-            _held_write()  # imports now, and not with the first event
+            self._put = _held_write()
 
     # -- from any thread ------------------------------------------------------------------------------
 
@@ -209,7 +209,9 @@ class Journal:
         if segment is None or segment.length >= self._limit:
             segment = self._open()
         length = len(line)
-        if _write(segment.fd, line) != length:
+        written = self._put(segment.fd, line, length)
+        # A fault is met again, and raised with its reason; an interrupted write is made again.
+        if written != length and (written >= 0 or os.write(segment.fd, line) != length):
             self._cut(segment)
         segment.length += length
         if event_id not in self._where:
@@ -274,7 +276,7 @@ class Journal:
             os.ftruncate(segment.fd, 0)
             segment.length = 0
             header = _header(self._lease_id)
-            if _write(segment.fd, header) != len(header):
+            if os.write(segment.fd, header) != len(header):
                 self._cut(segment)
             segment.length = len(header)
         except OSError as error:
@@ -310,7 +312,12 @@ def _new_file(path: Path, header: bytes) -> int:
 
 @lru_cache(maxsize=1)
 def _held_write() -> Callable[[int, bytes, int], int]:
-    """``write`` of the C library under the interpreter's lock; where it cannot be had, one that fails."""
+    """
+    ``write`` of the C library under the interpreter's lock; where it cannot be had, one that fails.
+
+    Handing a line to the kernel takes a microsecond or two; ``os.write`` lets go of the lock meanwhile, the
+    ledger thread runs a step first, and the caller waits ten times as long for it.
+    """
     try:
         with no_fork:
             import ctypes  # a tenth of `import paygent`
@@ -320,18 +327,6 @@ def _held_write() -> Callable[[int, bytes, int], int]:
     except (ImportError, OSError, TypeError, AttributeError):
         return lambda _fd, _data, _length: -1
     return write  # type: ignore[no-any-return]  # ctypes tells its types at run time
-
-
-def _write(fd: int, data: bytes) -> int:
-    """
-    ``os.write`` without letting go of the interpreter's lock.
-
-    Handing a line to the kernel takes a microsecond or two; letting go of the lock lets the ledger thread
-    run a step first, and the caller waits ten times as long for it.
-    """
-    written = _held_write()(fd, data, len(data))
-    # A fault is met again, and raised with its reason; an interrupted write is made again.
-    return written if written >= 0 else os.write(fd, data)
 
 
 def _line(payload: str) -> bytes:

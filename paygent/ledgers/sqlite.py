@@ -111,10 +111,10 @@ class SqliteLedger(SqliteInsight):
 
     def job(self, provider: str, name: str) -> Job | None:
         sql = (
-            "SELECT job_id, user_id, session_id, provider, model, metadata FROM jobs WHERE provider = ?1 AND "
-            "job_id IN (?2, (SELECT job_id FROM job_aliases WHERE provider = ?1 AND alias = ?2))"
+            "SELECT job_id, user_id, session_id, provider, model, metadata FROM jobs WHERE provider = ? AND "
+            "job_id IN (?, (SELECT job_id FROM job_aliases WHERE provider = ? AND alias = ?))"
         )
-        for row in self._query(sql, (provider, name)):
+        for row in self._query(sql, (provider, name) * 2):
             return Job._make((*row[:5], from_json(row[5])))
         return None
 

@@ -84,7 +84,7 @@ def put_plan(meter: Meter, name: str, config: PlanConfig) -> None:
     text = config.model_dump_json()
     meter.plans[name] = config.model_copy(deep=True)
     if not meter.closed:
-        meter.put(lambda ledger: ledger.put_plan(name, text))
+        meter.changes.put(lambda ledger: ledger.put_plan(name, text))
     for wallet in tuple(meter.wallets.values()):
         with wallet.lock:
             _outdate(wallet)
@@ -120,7 +120,7 @@ def put_account(meter: Meter, user_id: str, changes: Mapping[str, Any]) -> Walle
     """Change what the ledger knows of a user, then load him; usage is never touched."""
     came_through = not changes
     if changes and not meter.closed:
-        came_through = meter.put(lambda ledger: ledger.put_account(user_id, changes))
+        came_through = meter.changes.put(lambda ledger: ledger.put_account(user_id, changes))
     wallet = meter.wallet(user_id)
     with wallet.lock:
         _outdate(wallet)

@@ -56,14 +56,15 @@ class Call:
     """
 
     __slots__ = (
-        "forced", "habits", "input_bytes", "input_tokens", "is_unseen", "max_output_tokens", "metadata",
-        "meter", "model", "need_nusd", "need_tokens", "operation", "payer", "pid", "plan", "provider",
-        "purses", "session", "session_id", "soft", "source", "started_us", "state", "tariff",
-        "terms", "units", "unsettled", "user_id", "wallet",
+        "forced", "habits", "input_bytes", "input_estimate", "input_tokens", "is_unseen",
+        "max_output_tokens", "metadata", "meter", "model", "need_nusd", "need_tokens", "operation", "payer",
+        "pid", "plan", "provider", "purses", "session", "session_id", "soft", "source", "started_us",
+        "state", "tariff", "terms", "units", "unsettled", "user_id", "wallet",
     )  # fmt: skip
 
     terms: Terms  # once it is sized
     habits: Habits
+    input_estimate: int  # input tokens as far as they are known before the call
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Call:
         self.soft: Purse | None = None
         self.tariff: Tariff | None = None
         self.need_nusd = self.need_tokens = 0
-        # Known once it is sized and held: terms, habits; wallet, purses, session, started_us.
+        # Known once it is sized and held: terms, habits, input_estimate; wallet, purses, session, started_us.
         self.session: Session | None = None
 
     def __enter__(self) -> Call:
@@ -191,12 +192,6 @@ class Call:
         return self.state is HELD or self.state is DEFERRED
 
     # -- sizing ---------------------------------------------------------------------------------------
-
-    @property
-    def input_estimate(self) -> int:
-        """Input tokens as far as they are known before the call."""
-        given = self.input_tokens
-        return given if given is not None else int(self.input_bytes * self.habits.tokens_per_byte) + 1
 
     def need_by_scope(self) -> dict[str, int]:
         """What the call needs, for the ledger; nothing before its plan is known."""

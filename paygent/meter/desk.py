@@ -99,14 +99,7 @@ class Desk:
         if self._meter.degraded and not self._meter.pending_events:
             ledger.settle([])  # nothing else would find out that it is back
             self.reachable()
-        while self._meter.changes:
-            try:
-                self._meter.changes[0](ledger)
-            except LedgerError:
-                raise
-            except Exception:  # noqa: BLE001  # one that can never work must not hold up the others
-                self._meter.own_fault("bringing a change to the ledger")
-            self._meter.changes.popleft()
+        self._meter.changes.bring(ledger)
         self._meter.audit.write(ledger, self._meter.now_us())
 
     def _shed(self) -> None:

@@ -10,7 +10,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +27,7 @@ from paygent.ledger import Ledger, LedgerError, PlanRow
 from paygent.meter import active, settlement
 from paygent.meter.audit import AuditTrail, Callbacks, fire
 from paygent.meter.call import Call
+from paygent.meter.changes import Changes
 from paygent.meter.desk import Desk
 from paygent.meter.gate import Gate
 from paygent.meter.habits import Habits
@@ -82,7 +83,7 @@ class Meter:
         self.exporter = Exporter(self.ledger, self.journal, self.lease_id, self.desk, self.boot, tick_s)
         self.patience = Patience(self.exporter, self.boot)
         self.dropped_calls: deque[Callable[[], None]] = deque()  # what finalizers leave to be done
-        self.changes: deque[Callable[[Ledger], None]] = deque()
+        self.changes = Changes(self)
         self.dropped = 0
 
     def _journal_dir(self) -> Path | None:
@@ -216,25 +217,6 @@ class Meter:
             except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
                 self.own_fault("settling what was dropped")
 
-    def put(self, change: Callable[[Ledger], None]) -> bool:
-        """Change the ledger, in order; false where it is away: the change then follows when it returns."""
-        if not self.changes and not self.degraded:
-            future = self.exporter.call(change)
-            if self.patience.wait(future) and future.exception() is None:
-                return True
-            if future.done() and not isinstance(future.exception(), LedgerError):
-                future.result()
-            if not future.done() and not future.cancel():
-                future.add_done_callback(lambda done: self._once_more(change, done))
-                return False
-            self.desk.trip("a change did not reach the ledger")
-        self.changes.append(change)
-        return False
-
-    def _once_more(self, change: Callable[[Ledger], None], done: Future[None]) -> None:
-        if isinstance(done.exception(), LedgerError):
-            self.changes.append(change)
-
     def void(self, call: Call) -> None:
         """Give back a hold without posting."""
         if settlement.claim(self, call):
@@ -353,7 +335,7 @@ class Meter:
 
     def link_job(self, provider: str, job_id: str, alias: str) -> None:
         """Let a result file name its batch."""
-        settlement.deliver(self, lambda ledger: ledger.link_job(provider, job_id, alias))
+        self.changes.deliver(lambda ledger: ledger.link_job(provider, job_id, alias))
 
     def job_results(self, provider: str, job_or_alias: str, lines: Sequence[JobLine]) -> None:
         """Count the results of a batch, once, from whichever process reads them."""

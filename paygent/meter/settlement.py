@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -13,7 +12,7 @@ from paygent.core.bounds import CALL_TOKENS_MAX, DESCRIPTION_LENGTH_MAX, MODEL_L
 from paygent.core.events import COST_TOKENS, COST_TOOLS, INPUT_TOKENS, OUTPUT_TOKENS, Event, to_model
 from paygent.core.pricing import UnpricedTokensError, priced, tool_cost_nusd
 from paygent.core.usage import Usage
-from paygent.ledger import Job, Ledger, LedgerError
+from paygent.ledger import Job
 from paygent.meter.audit import fire
 from paygent.meter.call import DONE, Call
 from paygent.meter.ids import id_for_key
@@ -241,22 +240,12 @@ def remember_job(meter: Meter, payer: Payer, provider: str, job_id: str, model: 
     assert payer.user_id is not None
     metadata = dict(payer.metadata) if payer.metadata else None
     job = Job(job_id, payer.user_id, payer.session_id, provider, model, metadata)
-    deliver(meter, lambda ledger: ledger.put_job(job))
-
-
-def deliver(meter: Meter, change: Callable[[Ledger], None]) -> None:
-    """Have *change* done on the ledger thread, without waiting; while the ledger is away it is kept."""
-
-    def keep(done: Future[None]) -> None:
-        if isinstance(done.exception(), LedgerError):
-            meter.changes.append(change)
-
-    meter.exporter.call(change).add_done_callback(keep)
+    meter.changes.deliver(lambda ledger: ledger.put_job(job))
 
 
 def job_results(meter: Meter, provider: str, name: str, lines: Sequence[JobLine]) -> None:
     """Look up whose batch it is on the ledger thread, then post its lines; reading them twice counts once."""
-    deliver(meter, lambda ledger: _post_job(meter, ledger.job(provider, name), lines))
+    meter.changes.deliver(lambda ledger: _post_job(meter, ledger.job(provider, name), lines))
 
 
 def _post_job(meter: Meter, job: Job | None, lines: Sequence[JobLine]) -> None:

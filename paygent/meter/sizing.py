@@ -31,7 +31,12 @@ def size(call: Call, tariff: Tariff) -> Blocked | None:
     terms = tariff.known.get((call.model, call.provider))
     if terms is None:
         terms = tariff.terms(call.model or "", call.provider)
-    call.terms, call.habits = terms, terms.habits
+    habits = terms.habits
+    call.terms, call.habits = terms, habits
+    input_tokens = call.input_tokens
+    if input_tokens is None:
+        input_tokens = int(call.input_bytes * habits.tokens_per_byte) + 1
+    call.input_estimate = input_tokens
     if call.forced:
         call.need_nusd = call.need_tokens = 0
         return None
@@ -43,7 +48,7 @@ def size(call: Call, tariff: Tariff) -> Blocked | None:
     if not terms.listed:
         return Blocked("unlisted")
     plan = tariff.plan
-    input_tokens, output_tokens = call.input_estimate, call.max_output_tokens
+    output_tokens = call.max_output_tokens
     if output_tokens is None or not 0 <= output_tokens <= CALL_TOKENS_MAX:
         output_tokens = _output_estimate(call, plan.config)
     call.need_tokens = (input_tokens + output_tokens) * plan.safety_milli // 1000

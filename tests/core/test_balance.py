@@ -51,6 +51,18 @@ def test_one_scope_without_room_refuses_all():
     assert reserve(balances, {"a": 1, "b": 1, "c": 1}, exact=True) == Denied("c", busy=False)
 
 
+def test_of_scopes_alike_the_first_is_named():
+    """Where several scopes are spent, or several busy, the refusal names the first that was asked for."""
+    held, posted = Balance(100, held=100), Balance(100, posted=100)
+    assert reserve({"a": held, "b": held}, {"a": 1, "b": 1}, exact=True) == Denied("a", busy=True)
+    assert reserve({"a": posted, "b": posted}, {"a": 1, "b": 1}, exact=True) == Denied("a", busy=False)
+
+
+def test_no_total_spends_what_has_no_limit():
+    """An unlimited scope refuses nothing, however much is posted on it."""
+    assert reserve({"s": Balance(posted=UNLIMITED)}, {"s": 1}, exact=True) == Granted({})
+
+
 @pytest.mark.parametrize(
     "room, need, sharers, amount",
     [

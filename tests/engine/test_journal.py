@@ -40,12 +40,12 @@ def in_files(folder):
 
 
 @pytest.fixture
-def full_disk(monkeypatch):
+def full_disk(journal, monkeypatch):
     """A disk that takes as many bytes as are put into the list, and no more."""
     left = []
     real = os.write
 
-    def write(fd, data):
+    def put(fd, data, _length):
         if not left:
             return real(fd, data)
         room = min(left[0], len(data))
@@ -54,7 +54,7 @@ def full_disk(monkeypatch):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(fd, data[:room])
 
-    monkeypatch.setattr(journal_module, "_write", write)
+    monkeypatch.setattr(journal, "_put", put)
     return left
 
 

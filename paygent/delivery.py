@@ -119,7 +119,7 @@ class Delivery:
             self._ledger.settle((), close=[lease_id])
             return new
 
-    def say_fault(self, where: str, error: Exception) -> None:
+    def say_fault(self, where: str, error: BaseException) -> None:
         """Log a fault of ours, the same one once: a thread that ticks each second would fill the log."""
         if self._faults.is_new(f"{where} {type(error).__name__} {error}"):
             log.error("paygent met a fault of its own %s, and goes on", where, exc_info=error)

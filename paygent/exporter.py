@@ -142,13 +142,19 @@ class Exporter:
             self._run(function, future)
             return future
         with self._lock:
-            if not self._ended:
+            ended = self._ended  # asked once: whoever ends the thread answers what is in the queue
+            if not ended:
                 self._queue.put((function, future))
-        if self._ended:
+        if ended:
             future.set_exception(LedgerError("the ledger thread has ended"))
         else:
             self._start()
         return future
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether this process has ever asked the ledger for anything."""
+        return self._thread is not None
 
     @property
     def is_current(self) -> bool:
@@ -199,7 +205,7 @@ class Exporter:
                 polls_s = self._desk.next_poll_s()
                 wake_s = self._next_tick_s if polls_s is None else min(self._next_tick_s, polls_s)
                 self.run_step(max(0.0, wake_s - self._boot()))
-            except Exception as error:  # noqa: BLE001  # the thread must live; the fault is logged
+            except BaseException as error:  # noqa: BLE001  # a callback's, too: the thread must live
                 self._delivery.say_fault("on the ledger thread", error)
                 time.sleep(0.05)
         self._end()

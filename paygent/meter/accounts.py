@@ -70,6 +70,8 @@ def loaded(meter: Meter, user_id: str, *, fresh: bool = False) -> Wallet:
     wallet.touched_s = boot_s  # or the next tick would take it for one that nobody needs
     if (fresh or not is_loaded(wallet, boot_s)) and not meter.degraded and not meter.closed:
         _answered(meter, meter.exporter.refresh(wallet), None)
+    if wallet.gone:  # dropped from memory meanwhile: the next one is loaded
+        return loaded(meter, user_id, fresh=fresh)
     if wallet.tariff is None:
         with wallet.lock:
             meter.gate.open_alone(wallet, boot_s)

@@ -43,7 +43,10 @@ class Gate:
                 ask = gate._resume(ask) if gate._wait(ask) else gate._impatient(ask)  # noqa: SLF001
         except VISIBLE:
             raise
-        except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
+        except Exception:
+            if ask is not None and ask.is_waiting:  # a signal's, as the time limit of a job: the caller's
+                self._abandon(call, ask)
+                raise
             self._faulted(call, ask)
         except BaseException:
             self._abandon(call, ask)
@@ -102,7 +105,10 @@ class Gate:
         if self._meter.exporter.is_current:
             self._meter.exporter.run_step()
             return ask.future.done()
-        return bool(wait((ask.future,), timeout=self._next_look_s(ask)).done)
+        ask.is_waiting = True
+        done = wait((ask.future,), timeout=self._next_look_s(ask)).done
+        ask.is_waiting = False
+        return bool(done)
 
     async def _wait_async(self, ask: Ask) -> bool:
         """The asynchronous twin; a cancelled caller leaves the future to its wallet."""

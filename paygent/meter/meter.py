@@ -59,7 +59,8 @@ class Meter:
         self.wallets: dict[str, Wallet] = {}
         self.plans: dict[str, PlanConfig] = {}
         self.ledger = ledger
-        self.closed = False
+        self.closed = False  # from here on no call is let in
+        self.is_left = False  # nor is anybody in the engine any more
         self.last_error: str | None = None
         self.boot = options.boot
         self._warned = Once()
@@ -202,7 +203,7 @@ class Meter:
         heir = active.get() if self.closed else self
         meter = self if heir is None or heir.closed else heir
         meter.dropped_calls.append(step)
-        if meter.closed:
+        if meter.is_left:
             meter.settle_dropped()
 
     def settle_dropped(self) -> None:
@@ -240,15 +241,25 @@ class Meter:
         self.settle_dropped()
         self.closed = True
         ends_s = self.boot() + timeout_s
-        flushed = self.exporter.flush(give_back=True)
-        done = not wait((flushed,), timeout=timeout_s).not_done and flushed.exception() is None
+        done = self._is_untouched or self._flushed(timeout_s)
         stopped = self.exporter.stop(max(0.0, ends_s - self.boot()))
         if not stopped:
             log.warning("the ledger did not finish within %g s; what is open is in the journal", timeout_s)
+        self.is_left = True  # before the last look: what finalizers leave from now on, they settle
+        self.settle_dropped()
         self.journal.close(remove=done and self.pending_events == 0)
         with contextlib.suppress(LedgerError):
             if stopped:  # else its thread is still at it
                 self.ledger.close()
+
+    @property
+    def _is_untouched(self) -> bool:
+        """Whether nothing was ever asked: Python 3.12 starts no thread at the end of the interpreter."""
+        return not (self.exporter.has_begun or self.pending_events)
+
+    def _flushed(self, timeout_s: float) -> bool:
+        flushed = self.exporter.flush(give_back=True)
+        return not wait((flushed,), timeout=timeout_s).not_done and flushed.exception() is None
 
     @property
     def pending_events(self) -> int:

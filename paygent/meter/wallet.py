@@ -32,12 +32,13 @@ class Ask:
     ``outer`` are the open streams of its own context, which will not end while it waits.
     """
 
-    __slots__ = ("call", "future", "late_s", "outer", "rounds", "since_s")
+    __slots__ = ("call", "future", "is_waiting", "late_s", "outer", "rounds", "since_s")
 
     def __init__(self, call: Call, since_s: float, outer: tuple[Call, ...] = ()) -> None:
         self.call = call
         self.since_s = since_s
         self.outer = outer
+        self.is_waiting = False  # its thread does nothing else: what is raised there is not ours
         self.rounds = 0  # how often it has asked at once
         self.late_s: float | None = None  # when its time was first seen to be over
         self.future: Future[Outcome] = Future()
@@ -200,7 +201,7 @@ class Wallet:
         it cannot be spent while the operation is under way.
         """
         with self.lock:
-            if self.in_flight:
+            if self.in_flight or self.gone:  # its successor has the same lease: this one must not set it
                 return None
             self.in_flight, self.sent_s, self.stale = True, boot_s, False
             self.sent_events, self.events = self.events, _NONE

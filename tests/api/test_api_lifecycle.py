@@ -104,6 +104,14 @@ def test_shutting_down_twice_is_harmless(pg):
     assert not pg.is_initialized
 
 
+def test_an_instance_that_asked_nothing_starts_no_thread_to_end(tmp_path, log):
+    """Python 3.12 starts none at the end of the interpreter: a script that only inits is quiet."""
+    pg = Paygent.init(db_path=tmp_path / "p.db", auto_instrument=False)
+    pg.shutdown()
+    assert pg._meter.exporter.has_begun is False
+    assert log.text == ""
+
+
 def test_shutting_down_an_older_handle_leaves_the_newer_instance(pg):
     """Only the instance itself ends: the patches of its successor stay."""
     second = Paygent.init(ledger="memory://")

@@ -189,3 +189,23 @@ def test_a_coroutine_that_ends_after_its_instance_is_counted(init, is_replaced):
     call(last, "bob")
     last.flush()
     assert last.get_usage("ada").period_cost > 0.01
+
+
+def test_a_coroutine_that_ends_while_its_instance_closes_waits_for_nothing(init):
+    """The ledger thread itself may end it, which still settles: the user's lock is not taken there."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(3))
+    call(pg)
+    wallet = pg._meter.wallets["ada"]
+    coroutine = left_open(pg.awrap(never(), user_id="ada", **EXACT), holds(wallet))
+    closed_under_lock = []
+    stop = pg._meter.exporter.stop
+
+    def stop_later(timeout_s):
+        closed_under_lock.append(ends_under(wallet.lock, coroutine))
+        return stop(timeout_s)
+
+    pg._meter.exporter.stop = stop_later
+    pg.shutdown()
+    assert closed_under_lock == [True]
+    assert wallet.period_purse.held == 0

@@ -1,3 +1,4 @@
+import asyncio
 import threading
 from concurrent.futures import wait
 
@@ -349,3 +350,40 @@ def test_a_fault_on_the_thread_does_not_end_it(exporter, desk, caplog):
     for _ in range(3):
         assert exporter.call(lambda _: 1).result(10) == 1
     assert caplog.text.count("Traceback") == 1
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit, GeneratorExit])
+def test_nothing_that_is_raised_ends_the_thread(exporter, desk, ledger, caplog, error):
+    """What a callback lets out there is logged, also what is no Exception; the thread goes on."""
+    exporter.threaded = True
+
+    def due(_boot_s):
+        desk.due = lambda _boot_s: []
+        raise error
+
+    desk.due = due
+    exporter.submit(Wallet("ada"))
+    assert exporter.call(lambda asked: asked is ledger).result(30)
+    assert "on the ledger thread" in caplog.text
+
+
+def test_who_asks_a_thread_that_ends_is_told(exporter):
+    """It may end between the question and the look at it: there is one answer, its own or that it has ended."""
+    exporter.threaded = True
+    exporter.call(lambda ledger: None).result(30)
+    lock = exporter._lock
+
+    class Gap:
+        """The lock; whoever lets go of it finds the thread at its end."""
+
+        def __enter__(self):
+            lock.acquire()
+
+        def __exit__(self, *error):
+            lock.release()
+            exporter.__dict__["_made_lock"] = lock
+            exporter.stop(30)
+
+    exporter.__dict__["_made_lock"] = Gap()
+    answered = exporter.call(lambda ledger: None).exception(30)
+    assert answered is None or isinstance(answered, LedgerError)

@@ -11,7 +11,12 @@ from paygent.context import Payer, paygent_context
 from paygent.core.plan import TOTAL_SPEND
 from paygent.core.usage import Usage
 from paygent.ledger import LeaseRequest
+from paygent.meter import gate
 from paygent.meter.wallet import Ask
+
+
+class TimeLimitError(Exception):
+    """As those of job queues: raised by a signal, wherever the job is."""
 
 
 @pytest.fixture
@@ -219,3 +224,22 @@ def test_who_stands_behind_in_line_does_not_wait_for_his_own_stream(init):
         meter.queue._turn_away_nested(wallet, TOTAL_SPEND, served)
     assert [ask for ask, _ in served] == [nested]
     stream.finish(Usage(10))
+
+
+def test_what_a_signal_raises_while_a_call_waits_is_the_callers(init, monkeypatch):
+    """The time limit of a job ends its wait at the gate: the call is not made, and nothing is held for it."""
+    pg = init(ledger="memory://", busy_timeout=30)
+    pg.configure_plan("default", plan(10))
+    hold_elsewhere(pg)
+    made = []
+
+    def interrupted(_futures, timeout):
+        raise TimeLimitError
+
+    monkeypatch.setattr(gate, "wait", interrupted)
+    with pytest.raises(TimeLimitError):
+        pg.wrap(lambda: made.append(1), user_id="ada", **EXACT)
+    assert made == []
+    wallet = pg._meter.wallets["ada"]
+    assert not wallet.asks
+    assert not any(purse.held for purse in wallet.purses.values())

@@ -1,6 +1,7 @@
 import pytest
-from engine_values import plan
+from engine_values import call, plan
 
+from paygent.ledger import LeaseRequest
 from paygent.meter.purse import ModelPurse
 
 
@@ -57,3 +58,27 @@ def test_sessions_in_turn_keep_their_own_purses(pg):
     assert len(spent) == 3
     assert len(set(spent.values())) == 1
     assert sum(spent.values()) == wallet.period_purse.used
+
+
+def test_a_wallet_that_was_dropped_does_not_speak_for_the_one_after_it(init):
+    """A reader that still has it does not empty the lease of the new one, and gets the new one."""
+    pg = init(ledger="memory://", flush_interval=1e6)
+    pg.configure_plan("default", plan(1000))
+    call(pg)
+    pg.flush(give_back=True)
+    old, exporter = pg._meter.wallets["ada"], pg._meter.exporter
+    refresh = exporter.refresh
+
+    def late(wallet):
+        exporter.refresh = refresh
+        pg.reset_user("ada")
+        call(pg)
+        return refresh(wallet)
+
+    exporter.refresh = late
+    assert pg.get_usage("ada").period_cost == pytest.approx(0.02)
+    new = pg._meter.wallets["ada"]
+    assert new is not old
+    bucket, elsewhere = new.period_purse.bucket, LeaseRequest("ada", "elsewhere", 1)
+    (reply,) = exporter.call(lambda ledger: ledger.lease([elsewhere])).result(30)
+    assert reply.others[bucket] == new.period_purse.lease > 0

@@ -368,7 +368,7 @@ def test_nothing_that_is_raised_ends_the_thread(exporter, desk, ledger, caplog, 
 
 
 def test_who_asks_a_thread_that_ends_is_told(exporter):
-    """It may end between the question and the look at it: there is one answer, its own or that it has ended."""
+    """It may end between the question and the look at it: there is one answer, perhaps that it has ended."""
     exporter.threaded = True
     exporter.call(lambda ledger: None).result(30)
     lock = exporter._lock

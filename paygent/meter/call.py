@@ -268,11 +268,13 @@ class Call:
         if purses is not None:
             self._take(purses, wallet, boot_s)
 
-    def _is_refused(self, refused: tuple[str, bool, int]) -> bool:
+    def _is_refused(self, refused: tuple[str, bool, int, str | None]) -> bool:
         """Whether a refusal remembered for *scope* covers this call: a smaller one may still fit exactly."""
-        scope, exact, amount = refused
+        scope, exact, amount, session_id = refused
         if self.forced or (scope not in _SPENDS and (self.model is None or scope != self.terms.scope)):
             return False
+        if scope == SESSION_SPEND and session_id != self.session_id:
+            return False  # another session has room of its own
         return not exact or (self.need_nusd if scope in _SPENDS else self.need_tokens) >= amount
 
     def _purses(self, wallet: Wallet, boot_s: float) -> tuple[Purse, Purse, ModelPurse | None] | None:

@@ -68,7 +68,8 @@ class Queue:
                     wallet.busy_on = denied
                     _ask_in_a_while(wallet, boot_s)
                     return False
-                wallet.refused = (denied, self._is_exact(wallet), ask.call.need_by_scope().get(denied, 0))
+                need = ask.call.need_by_scope().get(denied, 0)
+                wallet.refused = (denied, self._is_exact(wallet), need, ask.call.session_id)
                 wallet.refused_until_s = boot_s + SPENT_MEMORY_S
                 outcome = Denied(denied, busy=False)
             if outcome is None:

@@ -91,7 +91,7 @@ class Wallet:
         self.ready_until_s = self.deadline_s = self.answered_s = self.sent_s = self.touched_s = 0.0
         self.poll_at_s = self.poll_s = self.refused_until_s = 0.0
         self.busy_on: str | None = None  # the scope that others were last in the way on
-        self.refused: tuple[str, bool, int] | None = None
+        self.refused: tuple[str, bool, int, str | None] | None = None
         self.sharers = 1
         self.unseen = 0  # open calls that hold nothing, as those only noted down
         self.offset_us = 0

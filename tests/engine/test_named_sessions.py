@@ -27,3 +27,18 @@ def test_a_session_that_left_memory_is_still_capped(init):
         call(pg, session_id="chat-0")
     result = refused.value.guard_result
     assert (result.gate_reason, round(result.current_value, 9)) == ("session_spend", 0.02)
+
+
+def test_a_spent_session_leaves_another_its_room(init):
+    """What is remembered of a refusal in one session refuses nobody in the next one."""
+    pg = init()
+    pg.configure_plan("default", plan(1000, max_spend_per_session=0.03 + 1e-9))
+    call(pg, session_id="chat-0")
+    call(pg, session_id="chat-1")
+    for _ in range(2):
+        call(pg, session_id="chat-0")
+    pg.flush(give_back=True)
+    with pytest.raises(PaygentLimitExceeded):
+        call(pg, session_id="chat-0")
+    for _ in range(2):
+        call(pg, session_id="chat-1")

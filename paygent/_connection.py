@@ -105,8 +105,13 @@ def _warning(base_url: str, error: LedgerError) -> PaygentAuthInvalid | PaygentB
     from paygent.ledgers._backend_link import UnauthorizedError
 
     if isinstance(error, UnauthorizedError):
-        return PaygentAuthInvalid(f"the backend at {base_url} does not take the API key")
-    return PaygentBackendUnreachable(f"no connection to the backend: {error}; it is asked again")
+        return PaygentAuthInvalid(
+            f"the backend at {base_url} does not take the API key: see api_key or PAYGENT_API_KEY, and "
+            "whether base_url or PAYGENT_BASE_URL names the backend that made it"
+        )
+    return PaygentBackendUnreachable(
+        f"no connection to the backend: {error} (base_url or PAYGENT_BASE_URL); it is asked again"
+    )
 
 
 def journal_folder(journal_dir: str | os.PathLike[str] | None, store: str) -> Path | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
+from urllib.parse import urlsplit
 
 BASE_URL = "https://api.paygent.to"
 DEFAULT_DB = "~/.paygent/local.db"
@@ -58,9 +59,35 @@ def backend(api_key: str | None, base_url: str | None, ledger: str | None) -> tu
     A *ledger* that is named in code is meant, whatever key the environment holds.
 
     Raises:
-        ValueError: Both a key and a ledger are given.
+        ValueError: Both a key and a ledger are given; no HTTP header can carry the key; the address is none.
     """
     if api_key and ledger is not None:
         raise ValueError("give either api_key (the backend keeps the ledger) or ledger, not both")
     key = api_key or (os.environ.get("PAYGENT_API_KEY") if ledger is None else None) or None
-    return key, base_url or os.environ.get("PAYGENT_BASE_URL") or BASE_URL
+    address = base_url or os.environ.get("PAYGENT_BASE_URL") or BASE_URL
+    return (None, address) if key is None else (_checked_key(key), _checked_address(address))
+
+
+def _checked_key(key: object) -> str:
+    """The key without the line end that files leave behind it; it is in no message, whatever it holds."""
+    text = key.strip() if isinstance(key, str) else ""
+    if not text or not text.isascii() or not text.isprintable() or " " in text:
+        raise ValueError(
+            "api_key (or PAYGENT_API_KEY): must be text of ASCII letters, digits and signs, as in pg_live_..."
+        )
+    return text
+
+
+def _checked_address(address: object) -> str:
+    """The address of the backend; it may hold a login, so that no message repeats it."""
+    text = address.strip() if isinstance(address, str) else ""
+    try:
+        parts = urlsplit(text)
+        is_one = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_one = False
+    if not is_one:
+        raise ValueError(
+            f"base_url (or PAYGENT_BASE_URL): must be an address with its scheme, as in {BASE_URL}"
+        )
+    return text

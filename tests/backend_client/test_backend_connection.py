@@ -11,7 +11,7 @@ import warnings
 import pytest
 from moody_server import API, KEY
 
-from paygent import Paygent
+from paygent import Paygent, _settings
 from paygent.core.errors import PaygentAuthInvalid, PaygentBackendUnreachable
 from paygent.ledger import LedgerError
 from paygent.ledgers import _backend_link
@@ -61,6 +61,33 @@ def dripping_body(connection, ended):
         connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 100000\r\n\r\n")
         while not ended.wait(0.3):
             connection.sendall(b" ")
+
+
+@pytest.mark.parametrize(
+    "key", ["pg_live_\u00e4", "two words", "pg_live_x\nHost: evil", "pg_live_\x00", "\u2028", 7]
+)
+def test_a_key_that_no_header_can_carry_is_named_and_not_shown(tmp_path, key):
+    """It is refused at once, by the name of the argument, and is in no message."""
+    with pytest.raises(ValueError, match="api_key") as refused:
+        Paygent.init(key, "http://127.0.0.1:9", tmp_path / "p.db", auto_instrument=False)
+    assert repr(key) not in str(refused.value)
+    assert str(key) not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1:8765", "localhost", "http://", "ftp://x", "http://x:99999", "http://[::1", 7]
+)
+def test_an_address_that_is_none_is_named(tmp_path, address):
+    """It is refused at once: the login that an address may hold is in no message."""
+    with pytest.raises(ValueError, match="base_url") as refused:
+        Paygent.init(KEY, address, tmp_path / "p.db", auto_instrument=False)
+    assert str(address) not in str(refused.value)
+
+
+def test_a_key_from_a_file_may_end_its_line(monkeypatch):
+    """Space around the key and the address, as files and shells leave it behind, is no part of them."""
+    monkeypatch.setenv("PAYGENT_API_KEY", "pg_live_x\n")
+    assert _settings.backend(None, " http://127.0.0.1:9\n", None) == ("pg_live_x", "http://127.0.0.1:9")
 
 
 @pytest.mark.parametrize("serve", [silent, dripping, dripping_body])

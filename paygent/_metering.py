@@ -177,7 +177,6 @@ class Metering:
 
         Raises:
             ValueError: A negative, NaN, infinite or non-integer amount; neither *cost* nor *model*.
-            PaygentUnavailable: The ledger is away, and ``init(fail_open=False)``.
         """
         accounts.checked_amounts(cost, model, input_tokens, output_tokens)
         for name, text in (

@@ -44,6 +44,7 @@ class Account(NamedTuple):
     period: tuple[int, int] | None = None
     sdk_enabled: bool = True
     contended_us: int = 0
+    paygent_user_id: str | None = None  # a backend's own id of the user, a UUID
 
 
 class Session(NamedTuple):

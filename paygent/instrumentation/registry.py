@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Protocol
 
+from paygent._once import Once
 from paygent.instrumentation._fields import fields
+from paygent.instrumentation._report import log
 from paygent.instrumentation.jobs import answer_of
 from paygent.instrumentation.operations import Operation
 from paygent.instrumentation.ports import CallPort
@@ -89,6 +91,9 @@ def _stream_within(result: Any) -> Any:
     return fields(result).get("_raw_stream", result)
 
 
+_said = Once()
+
+
 class ProviderRegistry:
     """
     The providers whose results can be metered; OpenAI and Anthropic unless told otherwise.
@@ -138,4 +143,8 @@ class ProviderRegistry:
             if candidate.claims(result):
                 candidate.receive(call, result)
                 return
+        if hasattr(result, "__await__") and _said.is_new("awaitable"):
+            log.warning(
+                "wrap() was given a call that returns an awaitable, unmetered: use await pg.awrap(...)"
+            )
         call.finish_estimated(None, 0)

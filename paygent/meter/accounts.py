@@ -109,13 +109,13 @@ def refreshed(meter: Meter, user_id: str) -> Wallet:
         for purse in posted:
             purse.posted = 0
         _outdate(wallet)
-    loaded(meter, user_id, fresh=True)
+    found = loaded(meter, user_id, fresh=True)
     if meter.degraded or meter.closed:
         with wallet.lock:
             wallet.override = edited
             for purse, amount in posted.items():
                 purse.posted = amount
-    return wallet
+    return found
 
 
 def put_account(meter: Meter, user_id: str, changes: Mapping[str, Any]) -> Wallet:
@@ -127,7 +127,7 @@ def put_account(meter: Meter, user_id: str, changes: Mapping[str, Any]) -> Walle
     with wallet.lock:
         _outdate(wallet)
         wallet.moved_to = None
-    loaded(meter, user_id, fresh=came_through)
+    wallet = loaded(meter, user_id, fresh=came_through)
     if changes and (wallet.override is not None or not came_through):
         _put_here(meter, wallet, changes)
     return wallet
@@ -173,6 +173,20 @@ def start(meter: Meter, user_id: str, plan: str, config: PlanConfig | None) -> W
     elif plan != DEFAULT_PLAN and _may_take(meter, user_id, plan):
         changes.update(plan=plan, own_config=None)
     return put_account(meter, user_id, changes)
+
+
+def hand_over(meter: Meter, user_id: str, plan: str) -> None:
+    """Put a user on the *plan* that his next call names, as that call would: if it is registered."""
+    wallet = loaded(meter, user_id)
+    if meter.degraded or meter.closed or wallet.override is not None:  # a call moves nobody then
+        return
+    if plan == wallet.moved_to or (wallet.account is not None and wallet.account.plan == plan):
+        return
+    if plan not in meter.plans and plan not in _plans(meter):
+        return
+    wallet = put_account(meter, user_id, {"plan": plan, "own_config": None})
+    with wallet.lock:
+        wallet.moved_to = plan
 
 
 def _may_take(meter: Meter, user_id: str, plan: str) -> bool:

@@ -28,6 +28,16 @@ NO_UNITS = Usage()
 _SPENDS = (TOTAL_SPEND, SESSION_SPEND)
 
 
+def is_collected(error: BaseException) -> bool:
+    """
+    Whether a coroutine or greenlet is closed where it stood.
+
+    That may be the collector's doing, on a thread that has our locks. A greenlet's is told by name: gevent is
+    never imported here.
+    """
+    return isinstance(error, GeneratorExit) or type(error).__name__ == "GreenletExit"
+
+
 class State(enum.IntEnum):
     """Where a call is in its life; it only ever moves forward."""
 
@@ -137,8 +147,7 @@ class Call:
             self.payer.tally.refused(refusal)
 
     def _leave(self, error: BaseException | None) -> None:
-        if isinstance(error, GeneratorExit):
-            # The coroutine is closed where it stood: perhaps by the collector, on a thread with our locks.
+        if error is not None and is_collected(error):
             self.meter.leave(lambda: self.fail(GeneratorExit()))
         elif error is not None:
             self.fail(error)

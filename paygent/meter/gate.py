@@ -16,7 +16,7 @@ from paygent.core.windows import billing_period, session_window
 from paygent.ledger import DEFAULT_PLAN, Account, PlanRow, Session
 from paygent.meter import active, refusals
 from paygent.meter.audit import fire
-from paygent.meter.call import HELD, NEW, PASSES, Call, Outcome
+from paygent.meter.call import HELD, NEW, PASSES, Call, Outcome, is_collected
 from paygent.meter.nesting import open_streams
 from paygent.meter.patience import AWAY, BUSY_S_MAX, PATIENCE_S
 from paygent.meter.sizing import Blocked
@@ -48,8 +48,8 @@ class Gate:
                 self._abandon(call, ask)
                 raise
             self._faulted(call, ask)
-        except BaseException:
-            self._abandon(call, ask)
+        except BaseException as error:
+            self._given_up(call, ask, error)
             raise
 
     async def begin_async(self, call: Call) -> None:
@@ -64,11 +64,8 @@ class Gate:
             raise
         except Exception:  # noqa: BLE001  # the guarded boundary: a fault of ours is logged there
             self._faulted(call, ask)
-        except GeneratorExit:  # see Call._leave
-            call.meter.leave(lambda: call.meter.gate._abandon(call, ask))  # noqa: SLF001
-            raise
-        except BaseException:
-            self._abandon(call, ask)
+        except BaseException as error:
+            self._given_up(call, ask, error)
             raise
 
     def _closed(self, call: Call) -> Ask | None:
@@ -89,7 +86,7 @@ class Gate:
         """Have *then* run once the windows of *call* are known, without waiting and without a gate."""
         call.forced = True
         ask = Ask(call, self._boot())
-        ask.future.add_done_callback(lambda _: then() if call.state is HELD else None)
+        ask.future.add_done_callback(lambda _: self._on_open(call, then))
         gone = True
         while gone:  # dropped from memory between the look-up and the lock
             wallet = call.wallet = self._meter.wallet(call.user_id)
@@ -99,6 +96,14 @@ class Gate:
                     wallet.asks = wallet.asks or deque()
                     wallet.asks.append(ask)
         self._meter.exporter.submit(wallet)
+
+    def _on_open(self, call: Call, then: Callable[[], None]) -> None:
+        """On the ledger thread, where others wait for the same answer: nothing that *then* raises goes on."""
+        if call.state is HELD:
+            try:
+                then()
+            except BaseException:  # noqa: BLE001  # an exit or a cancellation out of a callback, too
+                self._meter.own_fault("posting what waited for its user")
 
     def _wait(self, ask: Ask) -> bool:
         """Wait for a while; whether the answer is there."""
@@ -230,6 +235,13 @@ class Gate:
         if call.state is HELD:
             call.meter.void(call)
             call.meter.queue.freed(call.wallet)
+
+    def _given_up(self, call: Call, ask: Ask | None, error: BaseException) -> None:
+        """The caller is cancelled, interrupted, or closed where it waits."""
+        if is_collected(error):
+            call.meter.leave(lambda: call.meter.gate._abandon(call, ask))  # noqa: SLF001
+        else:
+            self._abandon(call, ask)
 
     def _withdraw(self, ask: Ask) -> bool:
         """Take a caller out of the queue; false if it was served in that moment."""

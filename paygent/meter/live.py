@@ -88,6 +88,7 @@ def refresh(wallet: Wallet, now_us: int | None = None) -> None:
         return
     shown = state.__dict__
     shown["plan"], shown["sdk_enabled"] = tariff.plan.name, account.sdk_enabled
+    shown["paygent_user_id"] = account.paygent_user_id
     if wallet.answered_s:
         shown["last_refreshed"] = from_us(wallet.now_us(wallet.answered_s))
     if tariff.plan.config != state.plan_config:

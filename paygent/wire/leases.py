@@ -93,6 +93,7 @@ def reply_as_json(reply: LeaseReply, known_version: str | None = None) -> dict[s
             "has_own_plan": account.own_config is not None,
             "period": list(account.period) if account.period is not None else None,
             "sdk_enabled": account.sdk_enabled,
+            "paygent_user_id": account.paygent_user_id,
         },
         "plan": plan.name,
         "plan_version": plan.key,
@@ -148,6 +149,7 @@ def _reply(said: Mapping[str, Any], known_config: str | None) -> LeaseReply:
         config if known["has_own_plan"] else None,
         (int(period[0]), int(period[1])) if period is not None else None,
         bool(known["sdk_enabled"]),
+        paygent_user_id=known.get("paygent_user_id"),  # not said by earlier backends
     )
     return LeaseReply(
         account=account,

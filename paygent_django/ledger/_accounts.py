@@ -133,7 +133,7 @@ class Accounts:
         now, at = (_POSTGRES_NOW, []) if at_us is None else (f"%s{cast}", [at_us])
         query = (
             "SELECT t.now_us, u.id, u.external_user_id, u.sdk_enabled, u.own_config, u.contended_us, "  # noqa: S608
-            "u.grant_window, u.grant_nusd, s.plan_id, p.name, s.period_start_us, s.period_end_us "
+            "u.grant_window, u.grant_nusd, s.plan_id, p.name, s.period_start_us, s.period_end_us, u.uuid "
             f"FROM (SELECT {now} AS now_us) t "
             f"LEFT JOIN {self._table} u ON {named} "
             f"LEFT JOIN {self.sql.table(Subscription)} s "
@@ -204,7 +204,7 @@ class Accounts:
     def _take(self, row: tuple[Any, ...]) -> None:
         (
             pk, name, sdk_enabled, own_config, contended_us, grant_window, grant_nusd, plan_id, plan,
-            start_us, end_us,
+            start_us, end_us, own_id,
         ) = row  # fmt: skip
         user_id = unescape(name)
         account = Account(
@@ -214,6 +214,7 @@ class Accounts:
             None if start_us is None else (start_us, end_us),
             bool(sdk_enabled),
             contended_us,
+            str(uuid.UUID(str(own_id))),
         )
         if grant_nusd and billing_period(account.period, self.now_us).key == grant_window:
             account = self._with_grant(account, grant_nusd)

@@ -227,12 +227,31 @@ async def test_awrap_meters_an_async_stream(capped):
     assert not event.estimated
 
 
+def test_wrap_around_an_async_call_says_what_to_use(capped, log):
+    """The coroutine is handed on unmetered, and one warning names ``awrap``."""
+
+    async def answering():
+        """What an async client returns."""
+
+    for _ in range(2):
+        capped.wrap(answering, user_id="ann").close()
+    assert len([r for r in log.records if "awrap" in r.message]) == 1
+
+
 def test_wrap_without_a_user_passes_with_one_warning(pg, log):
     """An empty user id is nobody: the call passes unmetered, and that is said once."""
     for nobody in ("", None):
         assert pg.wrap(lambda: "result", user_id=nobody) == "result"
     assert len([r for r in log.records if "passes unmetered" in r.message]) == 1
     assert events(pg) == []
+
+
+def test_a_result_without_a_model_is_warned_of_as_such(capped, log):
+    """Where neither the call nor its result names a model, the warning asks for one, not for its rate."""
+    capped.wrap(lambda: "result", user_id="ann")
+    assert [r.message for r in log.records if "price" in r.message] == [
+        "neither a call nor its result names a model: it has no price; wrap() takes a model"
+    ]
 
 
 def test_a_custom_registry_reads_results_of_another_provider():

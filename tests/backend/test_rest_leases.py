@@ -17,6 +17,13 @@ def test_a_lease_is_granted_with_its_plan(api):
     assert reply["server_time"]
 
 
+def test_a_lease_names_the_user_as_the_backend_does(api):
+    """The live state of a connected SDK has the id that the API calls him by."""
+    api.user(plan_id=api.plan(**CAP))
+    reply = api.post("/leases", [lease()]).json()[0]
+    assert reply["account"]["paygent_user_id"] == api.get("/users/ada").json()["paygent_user_id"]
+
+
 def test_a_known_plan_is_not_sent_again(api):
     """Who names the version that he knows gets no content."""
     api.user(plan_id=api.plan(**CAP))

@@ -147,6 +147,12 @@ class World:
         return httpx.get(f"{self.base}{path}", headers=self.headers)
 
 
+def test_the_live_state_has_the_backends_own_id(world):
+    """The id that the API answered when the user was made is in the state of the SDK."""
+    told = httpx.get(f"{world.base}/users/{PRO_USER}", headers=world.headers).json()
+    assert world.pg.get_user_state(PRO_USER).paygent_user_id == told["paygent_user_id"]
+
+
 def test_the_quickstart_call_is_answered(world):
     """The call of step 6 passes through to the model and comes back whole."""
     assert world.first.choices[0].message.content

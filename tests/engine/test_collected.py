@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import threading
 
+import greenlet
 import pytest
 from engine_values import EXACT, call, plan
 
@@ -208,4 +209,28 @@ def test_a_coroutine_that_ends_while_its_instance_closes_waits_for_nothing(init)
     pg._meter.exporter.stop = stop_later
     pg.shutdown()
     assert closed_under_lock == [True]
+    assert wallet.period_purse.held == 0
+
+
+@pytest.mark.parametrize("has_room", [True, False], ids=["in its call", "at the gate"])
+def test_a_greenlet_that_is_ended_under_its_users_lock_waits_for_nothing(init, has_room):
+    """As a coroutine: gevent's exit comes on the thread that collects, and the call is settled later."""
+    pg = init(ledger="memory://", busy_timeout=30.0)
+    pg.configure_plan("default", plan(2))
+    call(pg)
+    wallet = pg._meter.wallets["ada"]
+    others = None if has_room else left_open(pg.awrap(never(), user_id="ada", **EXACT), holds(wallet))
+    hub = greenlet.getcurrent()
+    if not has_room:
+        pg._meter.gate._wait = lambda ask: hub.switch()
+    left = [greenlet.greenlet(lambda: pg.wrap(hub.switch, user_id="ada", **EXACT))]
+    left[0].switch()
+    assert wallet.period_purse.held > 0
+    with wallet.lock:
+        left.clear()
+    pg._meter.settle_dropped()
+    assert not wallet.asks
+    if others is not None:
+        others.close()
+    pg.flush()
     assert wallet.period_purse.held == 0

@@ -1,3 +1,4 @@
+import asyncio
 import threading
 import time
 from collections import deque
@@ -12,6 +13,7 @@ from paygent.core.plan import TOTAL_SPEND
 from paygent.core.usage import Usage
 from paygent.ledger import LeaseRequest
 from paygent.meter import gate
+from paygent.meter.call import HELD, Call
 from paygent.meter.wallet import Ask
 
 
@@ -243,3 +245,20 @@ def test_what_a_signal_raises_while_a_call_waits_is_the_callers(init, monkeypatc
     wallet = pg._meter.wallets["ada"]
     assert not wallet.asks
     assert not any(purse.held for purse in wallet.purses.values())
+
+
+def test_what_is_raised_for_one_who_only_reports_reaches_nobody_behind_it(init, caplog):
+    """A callback's cancellation on the ledger thread leaves nobody behind it without an answer."""
+    pg = by_hand(init)
+    line = Call(pg._meter, Payer("ada", None, None, None), "openai", "batch", "m", 0, None)
+
+    def raising():
+        raise asyncio.CancelledError
+
+    pg._meter.gate.when_open(line, raising)
+    behind = Call(pg._meter, Payer("ada", None, None, None), "openai", "chat", "m", 4, 9)
+    ask = pg._meter.gate._admit(behind)
+    pg._meter.exporter.run_step()
+    assert ask.future.done()
+    assert behind.state is HELD
+    assert "posting what waited for its user" in caplog.text

@@ -82,3 +82,23 @@ def test_a_wallet_that_was_dropped_does_not_speak_for_the_one_after_it(init):
     bucket, elsewhere = new.period_purse.bucket, LeaseRequest("ada", "elsewhere", 1)
     (reply,) = exporter.call(lambda ledger: ledger.lease([elsewhere])).result(30)
     assert reply.others[bucket] == new.period_purse.lease > 0
+
+
+@pytest.mark.parametrize("read", ["refresh_user", "assign_plan"])
+def test_a_user_who_is_reset_while_he_is_loaded_is_loaded_anew(init, read):
+    """The state that is returned is of the wallet that lives on, with the plan."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(10))
+    exporter = pg._meter.exporter
+    refresh = exporter.refresh
+
+    def late(wallet):
+        exporter.refresh = refresh
+        pg.reset_user("bob")
+        return refresh(wallet)
+
+    exporter.refresh = late
+    getattr(pg, read)(*["bob", "default"][: 1 + (read == "assign_plan")])
+    state = pg.get_user_state("bob")
+    assert state.plan_config.max_spend_per_period == pytest.approx(0.1)
+    assert pg.queue_stats["last_error"] is None

@@ -29,7 +29,14 @@ def replies(draw):
     period = draw(st.none() | st.tuples(amounts, amounts))
     denied = draw(st.none() | names)
     return LeaseReply(
-        account=Account(draw(names), draw(st.none() | names), own, period, draw(st.booleans())),
+        account=Account(
+            draw(names),
+            draw(st.none() | names),
+            own,
+            period,
+            draw(st.booleans()),
+            paygent_user_id=draw(st.none() | names),
+        ),
         plan=PlanRow(draw(names), draw(names), config),
         period=draw(windows),
         session=draw(st.none() | st.builds(Session, names, windows)),
@@ -60,6 +67,16 @@ def test_an_operation_survives_the_journey(request):
 def test_an_answer_survives_the_journey(reply):
     """The answer to a lease operation is read back as it was written."""
     assert reply_from_json(journey(reply_as_json(reply))) == reply
+
+
+def test_an_answer_without_the_backends_own_id_is_read():
+    """Earlier backends do not say it."""
+    reply = LeaseReply(
+        Account("ada", paygent_user_id="id"), PlanRow("pro", "v1", CONFIG), Window("p", 0, 1), None, {}
+    )
+    said = journey(reply_as_json(reply))
+    del said["account"]["paygent_user_id"]
+    assert reply_from_json(said).account == Account("ada")
 
 
 def test_a_plan_that_is_known_is_not_sent_again():

@@ -43,6 +43,7 @@ SUFFIX = ".journal"
 UNBORN = ".new"
 EVENTS_PER_BATCH = 500
 _SEGMENT_BYTES = 1 << 20
+_CLOSE_S = 1.0
 _crc32 = zlib.crc32
 
 
@@ -179,13 +180,22 @@ class Journal:
                     self._remove(segment)
 
     def close(self, *, remove: bool) -> None:
-        """Close; *remove* the files of which everything is settled, and leave the others for recovery."""
-        with self._lock:
+        """
+        Close; *remove* the files of which everything is settled, and leave the others for recovery.
+
+        The handler of a signal may have come into the middle of ``append`` in this very thread, which goes on
+        after it: the files are then left to the end of the process.
+        """
+        if not self._lock.acquire(timeout=_CLOSE_S):
+            return
+        try:
             for segment in self._segments:
                 if remove and segment.settled:
                     segment.path.unlink(missing_ok=True)
             self._closed = True
             self._let_go()
+        finally:
+            self._lock.release()
 
     def _let_go(self) -> None:
         with no_fork:  # a child would close numbers that are others' by then

@@ -13,11 +13,11 @@ from decimal import Decimal
 from typing import Any
 
 from paygent.core.models import ModelCostRate
+from paygent.core.plan import NUSD_PER_USD
 from paygent.core.usage import Usage
 
 AUSD_PER_USD = 10**18
 AUSD_PER_NUSD = 10**9
-NUSD_PER_USD = 10**9
 BATCH = "batch"
 
 # OpenAI and Anthropic both list web search at 10 dollars per 1 000 searches.
@@ -364,11 +364,6 @@ def usd_to_nusd(amount: float | str | Decimal) -> int:
     whole, rest = divmod(numerator * NUSD_PER_USD, denominator)
     up = 2 * rest > denominator or (2 * rest == denominator and whole % 2 == 1)
     return whole + up
-
-
-def nusd_to_usd(amount_nusd: int) -> float:
-    """Return nano-dollars as dollars, the nearest float."""
-    return amount_nusd / NUSD_PER_USD
 
 
 def _ratio(amount: float | str | Decimal) -> tuple[int, int]:

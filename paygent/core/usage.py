@@ -56,6 +56,11 @@ def is_empty(usage: Usage) -> bool:
     )
 
 
+def has_negative(usage: Usage) -> bool:
+    """Whether a unit is below zero: a report that cannot be right."""
+    return any(isinstance(value, (int, float)) and value < 0 for value in usage)
+
+
 def image_variant(quality: str | None, size: str | None) -> str:
     """
     Return the name that *quality* and *size* of an image have among the variants of its rates.

@@ -10,7 +10,7 @@ from paygent.ledger import Account, LeaseRequest, PlanRow
 from paygent.ledgers._postgres_link import Again, Connection, limit_time, rearm
 from paygent.ledgers._postgres_rows import INSERT_EVENTS, event_lists, got, got_row, put
 from paygent.ledgers._rows import LeaseRow, SessionRow
-from paygent.ledgers._staged import Habits, OwnSession, StagedRows
+from paygent.ledgers._staged import Guesses, OwnSession, StagedRows
 from paygent.ledgers._values import amounts_from, amounts_to
 
 _LOCK = (
@@ -80,11 +80,11 @@ class Transaction:
     """
 
     def __init__(
-        self, connection: Connection, clock: Callable[[], int] | None, habits: Habits | None = None
+        self, connection: Connection, clock: Callable[[], int] | None, guesses: Guesses | None = None
     ) -> None:
         self._connection = connection
         self._clock = clock
-        self._habits = habits or Habits()
+        self._guesses = guesses or Guesses()
         self._ids: dict[str, int] = {}
         self.rows = StagedRows()
 
@@ -110,8 +110,8 @@ class Transaction:
         users = payers.union(users)
         names = [put(user_id) for user_id in users]
         own = {(request.user_id, request.session_id or "") for request in requests}
-        plans = self._habits.plans(requests)
-        windows = self._habits.windows(requests)
+        plans = self._guesses.plans(requests)
+        windows = self._guesses.windows(requests)
         execute = self._connection.execute
         with self._connection.pipeline():
             execute("BEGIN")

@@ -11,7 +11,7 @@ from paygent.ledgers import _redis_keys as keys
 from paygent.ledgers._redis_keys import key
 from paygent.ledgers._redis_link import Command, Link
 from paygent.ledgers._rows import SESSIONS_KEPT_US
-from paygent.ledgers._staged import Habits, StagedRows
+from paygent.ledgers._staged import Guesses, StagedRows
 
 _SECOND_US = 1_000_000
 _TURN_MS = 100  # how long the others let somebody go first: several transactions of a process in want of time
@@ -27,11 +27,11 @@ class Transaction:
     """
 
     def __init__(
-        self, link: Link, clock: Callable[[], int] | None, habits: Habits, name: str, *, turn: bool = False
+        self, link: Link, clock: Callable[[], int] | None, guesses: Guesses, name: str, *, turn: bool = False
     ) -> None:
         self._link = link
         self._clock = clock
-        self._habits = habits
+        self._guesses = guesses
         self._name = name
         self._turn = turn
         self.is_behind = False
@@ -44,7 +44,7 @@ class Transaction:
         own = list({(request.user_id, request.session_id or "") for request in requests})
         ids = _ids_by_user(events)
         windows = {(event.user_id, window) for event in events for window in (event.period, event.session)}
-        windows |= self._habits.windows(requests)
+        windows |= self._guesses.windows(requests)
         loads: list[tuple[Command, Callable[[Any], object]]] = []
         rows = StagedRows()
         for user_id in users:
@@ -53,7 +53,7 @@ class Transaction:
             loads.append(_load_session(rows, user_id, own_id))
         for user_id, wanted in ids.items():
             loads.append(_load_ids(rows, user_id, wanted))
-        loads += self._load_rest(rows, list(self._habits.plans(requests)), list(windows))
+        loads += self._load_rest(rows, list(self._guesses.plans(requests)), list(windows))
         watched = [key(user_id, "v") for user_id in users]
         turns: list[Command] = [
             ("SET", key(user_id, "q"), self._name, "NX", "PX", _TURN_MS) for user_id in users if self._turn

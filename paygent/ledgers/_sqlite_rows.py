@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
@@ -12,19 +11,12 @@ from typing import Any
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, PlanRow
 from paygent.ledgers._rows import LeaseRow, SessionRow
+from paygent.ledgers._values import amounts_from, amounts_to, from_json, to_json
 
 _IDS_PER_QUERY = 500
 _ROWS_PER_INSERT = 32  # times 25 columns stays below the 999 parameters of the oldest SQLite
 EVENT_COLUMNS = ", ".join(Event._fields)
 _EVENT_MARKS = ", ".join("?" * len(Event._fields))
-
-
-def to_json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, default=str, skipkeys=True)
-
-
-def from_json(value: Any) -> Any:
-    return None if value is None else json.loads(value)
 
 
 def to_event(row: tuple[Any, ...]) -> Event:
@@ -128,12 +120,12 @@ class SqliteRows:
     def leases(self, user_id: str) -> list[LeaseRow]:
         sql = "SELECT lease_id, seq, expires_us, amounts, denied, busy FROM leases WHERE user_id = ?"
         return [
-            LeaseRow(row[0], row[1], row[2], _amounts(row[3]), row[4], bool(row[5]))
+            LeaseRow(row[0], row[1], row[2], amounts_from(row[3]), row[4], bool(row[5]))
             for row in self.execute(sql, (user_id,))
         ]
 
     def put_lease(self, user_id: str, row: LeaseRow) -> None:
-        amounts = json.dumps([(scope, window, amount) for (scope, window), amount in row.amounts.items()])
+        amounts = amounts_to(row.amounts)
         self.execute(
             "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?, ?, ?, ?)",
             (user_id, row.lease_id, row.seq, row.expires_us, amounts, row.denied, int(row.busy)),
@@ -141,7 +133,3 @@ class SqliteRows:
 
     def drop_lease(self, user_id: str, lease_id: str) -> None:
         self.execute("DELETE FROM leases WHERE user_id = ? AND lease_id = ?", (user_id, lease_id))
-
-
-def _amounts(text: str) -> dict[Bucket, int]:
-    return {(scope, window): amount for scope, window, amount in json.loads(text)}

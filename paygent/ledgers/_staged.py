@@ -11,10 +11,10 @@ from paygent.ledger import DEFAULT_PLAN, Account, Bucket, LeaseReply, LeaseReque
 from paygent.ledgers._rows import LeaseRow, SessionRow
 
 OwnSession = tuple[str, str]  # user id and own id
-_HABITS_MAX = 10_000
+_GUESSES_MAX = 10_000
 
 
-class Habits:
+class Guesses:
     """
     What was last asked of each user beyond what his requests name, so that it can be loaded at once.
 
@@ -43,7 +43,7 @@ class Habits:
 
     def learn(self, replies: Iterable[LeaseReply]) -> None:
         """Remember what was needed."""
-        if len(self._known) > _HABITS_MAX:
+        if len(self._known) > _GUESSES_MAX:
             self._known.clear()
         for reply in replies:
             windows = {reply.period.key}

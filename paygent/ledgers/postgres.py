@@ -21,7 +21,7 @@ from paygent.ledgers._postgres_rows import (
 )
 from paygent.ledgers._postgres_transaction import Transaction
 from paygent.ledgers._rows import SESSIONS_KEPT_US, SWEEP_EVERY_US, apply_leases, plan_key, post_events
-from paygent.ledgers._staged import Habits
+from paygent.ledgers._staged import Guesses
 from paygent.ledgers._urls import journal_folder
 from paygent.ledgers._values import from_json, to_json
 
@@ -61,7 +61,7 @@ class PostgresLedger(PostgresInsight):
         self._link = Link(url, self._put_own_plans)
         self._journal_dir = journal_folder(url)
         self._own_plans: dict[str, str] = {}
-        self._habits = Habits()
+        self._guesses = Guesses()
         self._swept_us = 0
 
     @property
@@ -75,14 +75,14 @@ class PostgresLedger(PostgresInsight):
         users = {request.user_id for request in requests}
 
         def operation(connection: Connection) -> list[LeaseReply]:
-            transaction = Transaction(connection, self._now_us, self._habits)
+            transaction = Transaction(connection, self._now_us, self._guesses)
             transaction.begin(users, touched, requests, events)
             replies = apply_leases(transaction.rows, requests)
             transaction.commit()
             return replies
 
         replies = self._link.run(operation)
-        self._habits.learn(replies)
+        self._guesses.learn(replies)
         self._sweep(max((reply.now_us for reply in replies), default=0))
         return replies
 

@@ -20,7 +20,7 @@ from paygent.ledgers._redis_link import Link
 from paygent.ledgers._redis_newest import newest
 from paygent.ledgers._redis_transaction import Transaction
 from paygent.ledgers._rows import apply_leases, compiled, plan_key, post_events
-from paygent.ledgers._staged import Habits
+from paygent.ledgers._staged import Guesses
 from paygent.ledgers._urls import journal_folder
 from paygent.ledgers._values import from_json, to_json
 
@@ -53,7 +53,7 @@ class RedisLedger:
         self._now_us = now_us
         self._journal_dir = journal_folder(url)
         self._link = Link(url, Epoch(self._journal_dir / "epoch"), self._put_own_plans)
-        self._habits = Habits()
+        self._guesses = Guesses()
         self._own_plans: dict[str, str] = {}
         self._name = uuid.uuid4().hex
 
@@ -70,7 +70,7 @@ class RedisLedger:
             answers = apply_leases(transaction.rows, batch.requests)
             if not transaction.commit():
                 return False
-            self._habits.learn(answers)
+            self._guesses.learn(answers)
             replies.update(zip(map(id, batch.requests), answers, strict=True))
             return True
 
@@ -225,7 +225,7 @@ class RedisLedger:
         too_busy(batch)
 
     def _begin(self, batch: _Batch, *, turn: bool = False) -> Transaction:
-        transaction = Transaction(self._link, self._now_us, self._habits, self._name, turn=turn)
+        transaction = Transaction(self._link, self._now_us, self._guesses, self._name, turn=turn)
         transaction.begin(batch.users, batch.requests, batch.events)
         return transaction
 

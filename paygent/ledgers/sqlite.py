@@ -20,7 +20,8 @@ from paygent.ledgers._lock import FileLock
 from paygent.ledgers._rows import Sweeper, apply_leases, plan_key, post_events
 from paygent.ledgers._schema import SCHEMA, SCHEMA_VERSION
 from paygent.ledgers._sqlite_insight import SqliteInsight
-from paygent.ledgers._sqlite_rows import EVENT_COLUMNS, SqliteRows, from_json, to_event, to_json
+from paygent.ledgers._sqlite_rows import EVENT_COLUMNS, SqliteRows, to_event
+from paygent.ledgers._values import from_json, to_json
 from paygent.ledgers.filesystems import network_filesystem
 
 log = logging.getLogger("paygent")

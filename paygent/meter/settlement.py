@@ -11,7 +11,7 @@ from paygent.context import Payer
 from paygent.core.bounds import CALL_TOKENS_MAX, DESCRIPTION_LENGTH_MAX, MODEL_LENGTH_MAX
 from paygent.core.events import COST_TOKENS, COST_TOOLS, INPUT_TOKENS, OUTPUT_TOKENS, Event, to_model
 from paygent.core.pricing import UnpricedTokensError, priced, tool_cost_nusd
-from paygent.core.usage import Usage
+from paygent.core.usage import Usage, has_negative
 from paygent.ledger import Job
 from paygent.meter.audit import fire
 from paygent.meter.call import DONE, Call
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from paygent.meter.meter import Meter
 
 _made = tuple.__new__
+_NO_PARTS = (0,) * 7  # of a usage: what was cached, heard, said, reasoned and searched
 
 
 def wall_us() -> int:
@@ -121,7 +122,10 @@ def _bill(
 ) -> Bill:
     input_tokens, output_tokens = usage[:2]
     if (
-        input_tokens < 0 or output_tokens < 0 or input_tokens + output_tokens > CALL_TOKENS_MAX
+        input_tokens < 0
+        or output_tokens < 0
+        or input_tokens + output_tokens > CALL_TOKENS_MAX
+        or (usage[2:9] != _NO_PARTS and has_negative(usage))
     ) and call.source == "auto":
         meter.warn_once(
             f"absurd {call.model}", f"{call.model!r} reported impossible usage; the reservation is posted"

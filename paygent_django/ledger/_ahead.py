@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from paygent.ledger import LeaseRequest
 from paygent.ledgers._rows import LeaseRow, SessionRow
-from paygent.ledgers._staged import Habits
+from paygent.ledgers._staged import Guesses
 from paygent_django.ledger._sql import Sql, array
 from paygent_django.ledger._values import LEASE_COLUMNS, to_lease
 from paygent_django.models import EndUser, Lease, Session, Total, UsageEvent
@@ -39,11 +39,11 @@ class Found(NamedTuple):
     known_ids: set[str]
 
 
-def ask(sql: Sql, project_pk: int, asking: Asking, habits: Habits) -> Callable[[], Found]:
-    """Ask for all that *asking* names and *habits* guess; the answers are taken by calling the result."""
+def ask(sql: Sql, project_pk: int, asking: Asking, guesses: Guesses) -> Callable[[], Found]:
+    """Ask for all that *asking* names and *guesses* add; the answers are taken by calling the result."""
     users = {request.user_id for request in asking.requests}
     own = {(request.user_id, request.session_id or "") for request in asking.requests}
-    windows = habits.windows(asking.requests)
+    windows = guesses.windows(asking.requests)
     leases = _leases(sql, project_pk, users)
     sessions = _by_pair(sql, project_pk, Session, "own_id", ("session_id", "started_us", "ends_us"), own)
     totals = _by_pair(sql, project_pk, Total, "window", ("scope", "amount"), windows)

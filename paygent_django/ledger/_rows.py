@@ -9,7 +9,7 @@ from paygent.core.events import Event
 from paygent.core.windows import session_window
 from paygent.ledger import Account, Bucket, PlanRow
 from paygent.ledgers._rows import LeaseRow, SessionRow
-from paygent.ledgers._staged import Habits
+from paygent.ledgers._staged import Guesses
 from paygent_django.ledger import _ahead, _events
 from paygent_django.ledger._accounts import Accounts
 from paygent_django.ledger._ahead import Asking
@@ -40,13 +40,13 @@ class DjangoRows:
         self._known_ids: set[str] = set()
         self._put: dict[tuple[str, str], LeaseRow | None] = {}  # None: dropped
 
-    def begin(self, users: Collection[str], asking: Asking, habits: Habits) -> None:
-        """Lock and read *users*, made if need be, and read what *asking* names and *habits* guess."""
+    def begin(self, users: Collection[str], asking: Asking, guesses: Guesses) -> None:
+        """Lock and read *users*, made if need be, and read what *asking* names and *guesses* add."""
         if not self._sql.is_pipelined:
             self.accounts.hold(users, asking.looking)
             return
-        take_users = self.accounts.look({*users, *asking.looking}, habits.plans(asking.requests))
-        take_rows = _ahead.ask(self._sql, self.accounts.project_pk, asking, habits)
+        take_users = self.accounts.look({*users, *asking.looking}, guesses.plans(asking.requests))
+        take_rows = _ahead.ask(self._sql, self.accounts.project_pk, asking, guesses)
         take_users()
         found = take_rows()
         # Whoever was not there cannot have had a row locked: what is his is read after he is made.

@@ -17,7 +17,7 @@ from django.db import connections
 from paygent.core.events import Event
 from paygent.ledger import Account, Bucket, GateRow, Job, LeaseReply, LeaseRequest
 from paygent.ledgers._rows import Sweeper, apply_leases, post_events
-from paygent.ledgers._staged import Habits
+from paygent.ledgers._staged import Guesses
 from paygent_django.database import DEFAULT_PROJECT, connection_kind, database_alias, project_name
 from paygent_django.ledger import _events, _jobs, _links, _plans
 from paygent_django.ledger._accounts import Accounts
@@ -44,7 +44,7 @@ class _Known:
     """What one ledger remembers for the next operation; all of it may be forgotten."""
 
     def __init__(self) -> None:
-        self.habits = Habits()
+        self.guesses = Guesses()
         self.sweeper = Sweeper()
 
 
@@ -108,7 +108,7 @@ class DjangoLedger:
         replies = self._within(
             posting | calling, lambda rows: apply_leases(rows, requests), Asking.of(requests)
         )
-        self._known.habits.learn(replies)
+        self._known.guesses.learn(replies)
         self._tell(lambda watcher: watcher.posted(self, posting))
         return replies
 
@@ -246,7 +246,7 @@ class DjangoLedger:
         def step() -> T:
             with self._source.transaction() as sql:
                 rows = DjangoRows(Accounts(sql, self._project(sql), self._now_us), self._shard)
-                rows.begin(users, asking or Asking(looking=users), self._known.habits)
+                rows.begin(users, asking or Asking(looking=users), self._known.guesses)
                 result = work(rows)
                 rows.flush()
                 if asking is not None and asking.requests:

@@ -115,6 +115,17 @@ def test_usage_that_cannot_be_right_is_posted_as_the_hold(capped, log, tokens):
     assert any("impossible usage" in r.message for r in log.records)
 
 
+def test_a_part_of_usage_below_zero_is_posted_as_the_hold(capped, log):
+    """Cached tokens below zero would make the others dearer: such a report is not believed either."""
+    report = answer(100, 10)
+    report["usage"]["prompt_tokens_details"] = {"cached_tokens": -50}
+    with paygent_context("ann"):
+        ask(openai_client(report), max_tokens=100)
+    [event] = events(capped)
+    assert (event.estimated, event.rate_source, event.cache_read_input_tokens) == (1, "hold", 0)
+    assert any("impossible usage" in r.message for r in log.records)
+
+
 def test_large_usage_is_posted_in_full(capped):
     """Up to 100 million tokens are taken as reported."""
     with paygent_context("ann"):

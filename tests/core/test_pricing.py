@@ -13,6 +13,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from paygent.core.models import ModelCostRate
+from paygent.core.plan import NUSD_PER_USD
 from paygent.core.pricing import (
     AUSD_PER_NUSD,
     AUSD_PER_USD,
@@ -22,7 +23,6 @@ from paygent.core.pricing import (
     ausd,
     cost_nusd,
     half_price,
-    nusd_to_usd,
     rates_from_plan,
     times,
     tool_cost_nusd,
@@ -618,4 +618,4 @@ def test_what_is_no_amount_is_refused(amount):
 @given(st.integers(0, 10**15))
 def test_nano_dollars_survive_the_way_to_dollars_and_back(amount_nusd):
     """Up to a million dollars, the public float says the exact nano-dollar."""
-    assert usd_to_nusd(nusd_to_usd(amount_nusd)) == amount_nusd
+    assert usd_to_nusd(amount_nusd / NUSD_PER_USD) == amount_nusd

@@ -403,3 +403,13 @@ def test_no_fork_comes_between_a_file_and_the_note_of_it(journal, monkeypatch):
     journal.append(event())
     journal.close(remove=False)
     assert owned == [True, True]
+
+
+def test_closing_within_an_append_of_the_same_thread_ends(journal, folder, monkeypatch):
+    """As the handler of a signal may: the files stay to be recovered, and nothing waits for itself."""
+    monkeypatch.setattr(journal_module, "_CLOSE_S", 0.01)
+    row = event()
+    journal.append(row)
+    with journal._lock:
+        journal.close(remove=True)
+    assert in_files(folder) == [row]

@@ -152,11 +152,18 @@ def paygent_context(
         TypeError: One of them is neither text nor a number, or *metadata* is no dict.
     """
     user, session = checked_user_id(user_id), checked_session_id(session_id)
-    token = _payer.set(Payer(user, session, plan, checked_metadata(metadata)))
+    token = _payer.set(_payer_within(user, session, plan, checked_metadata(metadata)))
     try:
         yield
     finally:
         _leave(token)
+
+
+def _payer_within(
+    user_id: str | None, session_id: str | None, plan: str | None, metadata: Mapping[str, Any] | None
+) -> Payer:
+    """Who pays in a block that begins here: its own user, in whatever request is around it."""
+    return Payer(user_id, session_id, plan, metadata).within(_payer.get())
 
 
 @contextmanager
@@ -210,10 +217,12 @@ def paygent_track(
         if not callable(function):
             raise TypeError(f"paygent_track() decorates functions, not {type(function).__name__}")
         if user_id_param is None:
-            return in_context(function, lambda args, kwargs: Payer(fixed_user, session, plan, metadata))
+            return in_context(
+                function, lambda args, kwargs: _payer_within(fixed_user, session, plan, metadata)
+            )
         find_user = _user_finder(function, user_id_param)
         return in_context(
-            function, lambda args, kwargs: Payer(find_user(args, kwargs), session, plan, metadata)
+            function, lambda args, kwargs: _payer_within(find_user(args, kwargs), session, plan, metadata)
         )
 
     return decorate

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from asgiref.sync import sync_to_async
+from django.http.response import HttpResponseBase
 
 from paygent.web.plugin import WebPlugin
 from paygent.web.request import RequestSlot
@@ -34,6 +35,11 @@ class DjangoSlot(RequestSlot):
 
 class DjangoPlugin(WebPlugin):
     """The web plugin of a Django project."""
+
+    @staticmethod
+    def is_response(answer: object) -> bool:
+        """Whether the project's ``ON_LIMIT`` returned a response of Django's."""
+        return isinstance(answer, HttpResponseBase)
 
     def open(self, subject: Any) -> DjangoSlot:
         """Make the slot of a request."""

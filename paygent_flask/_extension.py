@@ -19,7 +19,7 @@ from paygent_flask import _verbs
 from paygent_flask._commands import commands
 from paygent_flask._exchange import Environ, Exchange, exchange_of, response_of
 from paygent_flask._meter import meter
-from paygent_flask._refusals import Refusals
+from paygent_flask._refusals import FlaskPlugin, Refusals
 from paygent_flask._users import bound, in_its_request, place_of, request_of, signed_in
 
 NAME = "paygent"
@@ -172,8 +172,8 @@ def _user_id() -> str | None:
 # --- options ----------------------------------------------------------------------------------------------
 
 
-def _plugin(config: Mapping[str, Any], given: Mapping[str, Any]) -> WebPlugin:
-    return WebPlugin(
+def _plugin(config: Mapping[str, Any], given: Mapping[str, Any]) -> FlaskPlugin:
+    return FlaskPlugin(
         bound(_options(config, given)),
         default_user=in_its_request(signed_in),
         place_of=place_of,

@@ -7,16 +7,30 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, current_app, request
 from flask.typing import ResponseReturnValue
 
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
+from paygent.web.held_start import swallowed
 from paygent.web.limit_response import Declined, LimitResponse, find_refusal
 from paygent.web.plugin import WebPlugin
 from paygent.web.request import current_slot
 from paygent_flask._exchange import Reply, response_of
 
 log = logging.getLogger("paygent")
+
+
+class FlaskPlugin(WebPlugin):
+    """The web plugin of a Flask app."""
+
+    @staticmethod
+    def is_response(answer: object) -> bool:
+        """Whether ``on_limit`` returned what a view may return; asked within a request."""
+        try:
+            current_app.make_response(answer)  # type: ignore[arg-type]  # that is the question
+        except TypeError:
+            return False
+        return True
 
 
 class Refusals:
@@ -35,6 +49,8 @@ class Refusals:
         """Word *refusal* for a body that has not begun, in the request's context."""
         try:
             response = self.app.make_response(self.app.handle_user_exception(refusal))
+            if swallowed(response.status_code, refusal):  # a blueprint's handler of all errors came first
+                response = self.app.make_response(self._respond_for_app(refusal))
             body = response.get_data()
             response.content_length = len(body)
             return response.status, response.get_wsgi_headers(request.environ).to_wsgi_list(), body
@@ -42,6 +58,13 @@ class Refusals:
             log.exception("the app's answer to a refusal failed: the usual one is sent")
         answer = self.plugin.answer(refusal, _headers())
         return f"{answer.status} {HTTPStatus(answer.status).phrase}", list(answer.headers), answer.body
+
+    def _respond_for_app(self, refusal: Declined) -> ResponseReturnValue:
+        """The app's own handler of *refusal*, else ours, whatever its blueprints have."""
+        handlers = self.app.error_handler_spec[None][None]
+        handler = next(handlers[kind] for kind in type(refusal).__mro__ if kind in handlers)
+        answer: ResponseReturnValue = self.app.ensure_sync(handler)(refusal)
+        return answer
 
     def _respond(self, refusal: Declined) -> ResponseReturnValue:
         """Our error handler."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, cast
 
 from paygent.web.limit_response import Declined, LimitResponse
 from paygent.web.request import RequestSlot
 from paygent_starlette._plugin import AsgiPlugin
-
-log = logging.getLogger("paygent")
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -26,12 +23,8 @@ async def say_refusal(
     answer = await plugin.refuse_async(refusal, headers_of(scope), slot.request)
     send = _denying(send) if scope["type"] == "websocket" else send
     if not isinstance(answer, LimitResponse):
-        app = plugin.app_of(answer, slot.request)
-        if callable(app):
-            await app(scope, receive, send)
-            return
-        log.error("on_limit returned no response but %r: the usual answer is sent", type(answer).__name__)
-        answer = plugin.answer(refusal, headers_of(scope))
+        await plugin.app_of(answer, slot.request)(scope, receive, send)
+        return
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers]
     body = b"" if scope.get("method") == "HEAD" else answer.body
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})

@@ -73,7 +73,10 @@ class PaygentMiddleware:
             await self.app(scope, receive, _at_rest(send) if scope["type"] == "lifespan" else send)
             return
         slot = self.plugin.open(scope)
-        scope.setdefault("state", {})[STATE] = slot
+        state = scope.setdefault("state", {})
+        if STATE in state:  # hypercorn before 0.18 has one for all requests of a connection
+            state = scope["state"] = {**state}
+        state[STATE] = slot
         if self.plugin.eager:
             await slot.find_async()
         reply = make_reply(scope, receive, send, slot)

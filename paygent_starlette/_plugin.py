@@ -39,6 +39,11 @@ class AsgiPlugin(WebPlugin):
         return connection_of(scope)
 
     @staticmethod
+    def is_response(answer: object) -> bool:
+        """Whether ``on_limit`` returned an ASGI app, as each of Starlette's responses is one."""
+        return callable(answer)
+
+    @staticmethod
     def app_of(response: Any, request: Any) -> Any:  # noqa: ARG004  # for those whose responses need it
         """The framework's *response* as an ASGI app that sends it; Starlette's are such apps themselves."""
         return response

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from quart import Response, has_websocket_context
 from quart.signals import got_request_exception, got_websocket_exception, request_started, websocket_started
+from werkzeug.sansio.response import Response as AnyResponse
 
 from paygent.core.errors import PaygentLimitExceeded, PaygentUnavailable
 from paygent.web.limit_response import LimitResponse, find_refusal
@@ -31,11 +33,15 @@ def add_to_quart(app: Any, options: dict[str, Any]) -> None:
     registers itself win.
     """
     within = {name: _within_request(options[name]) for name in _ASKED_IN_REQUEST if name in options}
+    if callable(options.get("on_limit")):
+        within["on_limit"] = _responding(app, options["on_limit"])
     app.asgi_app = _Middleware(app.asgi_app, **{**options, **within})
     for started in (request_started, websocket_started):
         started.connect(_keep_context, app)
+    handlers = app.error_handler_spec[None][None]
     for error in (PaygentLimitExceeded, PaygentUnavailable):
-        app.register_error_handler(error, _refused)
+        if error not in handlers:
+            app.register_error_handler(error, _refused)
     for signal in (got_request_exception, got_websocket_exception):
         signal.connect(_note_refusal, app)
 
@@ -63,6 +69,21 @@ def _within(request: Any, function: Callable[[Any], Any], value: Any) -> Any:
     return function(value) if context is None else context.copy().run(function, value)
 
 
+def _responding(app: Any, on_limit: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """Have what *on_limit* returns, which may be whatever a view may return, made a response."""
+
+    async def responded(request: Any, problem: Any) -> Any:
+        answer = on_limit(request, problem)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        try:
+            return await app.make_response(answer)
+        except TypeError:
+            return answer  # the plugin says that it is none
+
+    return responded
+
+
 async def _keep_context(_sender: object, **_: Any) -> None:
     slot = current_slot()
     if slot is not None:
@@ -72,8 +93,13 @@ async def _keep_context(_sender: object, **_: Any) -> None:
 class _Plugin(AsgiPlugin):
     @staticmethod
     def app_of(response: Any, request: Any) -> Any:  # noqa: ARG004  # one of these is all it takes
-        """An app that sends a response of Quart's; what a view may return besides is none."""
-        return _Sent(response) if isinstance(response, Response) else None
+        """An app that sends a response of Quart's, or of Werkzeug's as ``redirect()`` makes one."""
+        return _Sent(response)
+
+    @staticmethod
+    def is_response(answer: object) -> bool:
+        """Whether it is such a response."""
+        return isinstance(answer, AnyResponse)
 
 
 class _Middleware(PaygentMiddleware):
@@ -83,12 +109,14 @@ class _Middleware(PaygentMiddleware):
 class _Sent:
     """A response of Quart's as an ASGI app."""
 
-    def __init__(self, response: Response) -> None:
+    def __init__(self, response: Any) -> None:
         self._response = response
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         """Send it, whole."""
-        body = await self._response.get_data(as_text=False)
+        body = self._response.get_data(as_text=False)
+        if inspect.isawaitable(body):
+            body = await body
         headers = [(name.lower().encode(), value.encode()) for name, value in self._response.headers]
         start = {"type": "http.response.start", "status": self._response.status_code}
         await send({**start, "headers": headers})

@@ -113,7 +113,7 @@ class HTTPReply:
     async def refuse(self, refusal: Declined) -> bool:
         """Say *refusal* as well as it still can be said."""
         step = self._said.refuse()
-        if step is Step.LATE:
+        if step is Step.LATE and not self._is_answered:  # a mounted app raises what it was answered with
             log.warning("a limit was reached after the response was complete: %s", refusal)
         elif step is Step.ANSWER:
             self._stop_waiting()

@@ -19,7 +19,8 @@ class Verb:
     """
     Something said of a request.
 
-    ``@verb`` decorates an endpoint, plain or async, on either side of the route's own decorator.
+    ``@verb`` decorates an endpoint, plain, async or a class, below the route's own decorator: above it, no
+    framework would see it.
     ``Depends(verb)`` says the same for one endpoint, a router or a whole FastAPI app.
     """
 

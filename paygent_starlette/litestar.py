@@ -63,10 +63,13 @@ class _Plugin(AsgiPlugin):
     """The web plugin, its functions called with Litestar's own objects."""
 
     @staticmethod
+    def is_response(answer: object) -> bool:
+        """Whether ``on_limit`` returned a response of Litestar's."""
+        return isinstance(answer, Response)
+
+    @staticmethod
     def app_of(response: Any, request: Any) -> Any:
         """An app that sends a response of Litestar's."""
-        if not isinstance(response, Response):
-            return None
         return response.to_asgi_response(app=None, request=request)
 
     @staticmethod

@@ -25,6 +25,15 @@ from paygent.context import Payer, current_payer, set_payer
 from paygent.propagation import NOTE, note, noted_payer
 
 
+class _Written(str):
+    """A note in a message on its way out; in one that a worker has received it is plain text."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[type[str], tuple[str]]:
+        return str, (str.__str__(self),)
+
+
 class PaygentMiddleware(Middleware):
     """Notes the user in every message sent through the broker, and heeds the notes of those it runs."""
 
@@ -32,11 +41,16 @@ class PaygentMiddleware(Middleware):
         self._before = threading.local()  # who paid before the message that this thread is at
 
     def before_enqueue(self, _: Broker, message: Message[Any], __: int | None) -> None:
-        """Write the note; a message that is sent again keeps the one it has."""
+        """Write the note; a message that a worker sends again keeps the one it came with."""
+        _unnote(message)
         if NOTE not in message.options:
             text = note()
             if text is not None:
-                message.options[NOTE] = text
+                message.options[NOTE] = _Written(text)
+
+    def after_enqueue(self, _: Broker, message: Message[Any], __: int | None) -> None:
+        """Take it out again: the app may send the same message, or pipeline, for somebody else."""
+        _unnote(message)
 
     def before_process_message(self, _: Broker, message: MessageProxy) -> None:
         """The calls of the actor are those of the user in the note."""
@@ -68,6 +82,12 @@ class PaygentMiddleware(Middleware):
         before: tuple[Payer | None] | None = self._before.__dict__.pop("payer", None)
         if before is not None:
             set_payer(before[0])
+
+
+def _unnote(message: Message[Any]) -> None:
+    """Leave no note of ours behind, nor one of an attempt to send it that has failed."""
+    if isinstance(message.options.get(NOTE), _Written):
+        message.options.pop(NOTE, None)
 
 
 def _following(options: dict[str, Any]) -> list[dict[str, Any]]:

@@ -39,13 +39,14 @@ class PaygentJob(Job):
         job = super().create(*args, **kwargs)
         text = note()
         if text is not None:
-            job.meta[NOTE] = text
+            job.meta = {**job.meta, NOTE: text}  # the dict is the caller's, who may use it again
         return job
 
     def perform(self) -> Any:
         """Run the job for the user in its note."""
+        around, noted = current_payer(), noted_payer(self.meta.get(NOTE))  # in a worker nothing is around
         try:
-            with as_payer(noted_payer(self.meta.get(NOTE)) or current_payer()):
+            with as_payer(around if noted is None else noted.within(around)):
                 return super().perform()
         finally:
             if os.getpid() != _pid:

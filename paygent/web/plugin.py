@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import json
 import logging
 from collections.abc import Callable, Mapping
@@ -129,16 +130,13 @@ class WebPlugin:
         Args:
             headers: The request's headers, names in lower case.
         """
-        custom = self.options.on_limit
+        custom, answer = self.options.on_limit, None
         if custom is not None and not is_async(custom):
             try:
                 answer = custom(request, self.responder.problem(error))
             except Exception:
                 log.exception("on_limit failed: the usual answer is sent")
-            else:
-                if answer is not None:
-                    return answer
-        return self.answer(error, headers)
+        return self._or_usual(answer, error, headers)
 
     async def refuse_async(self, error: Declined, headers: Mapping[str, str], request: Any) -> Any:
         """The asynchronous twin of :meth:`refuse`, which also awaits ``on_limit``."""
@@ -150,7 +148,21 @@ class WebPlugin:
         except Exception:
             log.exception("on_limit failed: the usual answer is sent")
             answer = None
-        return self.answer(error, headers) if answer is None else answer
+        return self._or_usual(answer, error, headers)
+
+    def _or_usual(self, answer: Any, error: Declined, headers: Mapping[str, str]) -> Any:
+        if answer is not None and self.is_response(answer):
+            return answer
+        if answer is not None:
+            log.error("on_limit returned no response but %r: the usual answer is sent", type(answer).__name__)
+        if inspect.iscoroutine(answer):
+            answer.close()  # a plain function made it: nobody here waits for it
+        return self.answer(error, headers)
+
+    @staticmethod
+    def is_response(answer: object) -> bool:
+        """Whether the framework can send what ``on_limit`` returned; each has its own kind."""
+        return not inspect.isawaitable(answer)
 
     def answer(self, error: Declined, headers: Mapping[str, str]) -> LimitResponse:
         """The usual answer to *error*."""

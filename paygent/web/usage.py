@@ -17,6 +17,7 @@ from paygent.meter import accounts, advice
 from paygent.meter.purse import Purse
 from paygent.meter.refusals import CODES
 from paygent.meter.wallet import Wallet
+from paygent.web.request import current_slot
 from paygent.web.wording import amount, label, utc
 
 
@@ -85,6 +86,21 @@ def _end(purse: Purse | None) -> datetime | None:
     return from_us(purse.window.end_us) if purse is not None and purse.window.end_us else None
 
 
+def hand_over_plan(pg: Paygent, user_id: str) -> None:
+    """
+    Put the running request's user on the plan that ``get_plan`` names for him; may wait for the ledger.
+
+    Before whatever judges or shows him: else he is refused by the plan before, and never gets to the call
+    that would have moved him.
+    """
+    slot = current_slot()
+    if slot is None or slot.user_id != user_id or slot.plan is None:
+        return
+    meter = pg._meter  # noqa: SLF001  # the engine behind the public object
+    with Sheltered(meter, "putting a user on his plan"):
+        accounts.hand_over(meter, user_id, slot.plan)
+
+
 def me(pg: Paygent, user_id: str, *, expose_amounts: bool = True) -> dict[str, Any] | None:
     """
     Answer ``GET …/paygent/me`` for the signed-in user *user_id*; may wait for the ledger.
@@ -94,6 +110,7 @@ def me(pg: Paygent, user_id: str, *, expose_amounts: bool = True) -> dict[str, A
         there is no limit), ``percent`` (of the limit, a number), ``resets_at`` (ISO 8601 in UTC), ``state``
         (``ok``, ``soft_gate``, ``hard_gate`` or ``disabled``). ``None`` after a fault of ours: answer 503.
     """
+    hand_over_plan(pg, user_id)
     found = standing(pg, user_id, fresh=True)
     if found is None:
         return None

@@ -12,7 +12,7 @@ from paygent.client import Paygent
 from paygent.core.errors import PaygentLimitExceeded
 from paygent.core.models import GuardResult
 from paygent.web.request import RequestSlot, current_slot
-from paygent.web.usage import refusal_of
+from paygent.web.usage import hand_over_plan, refusal_of
 
 F = TypeVar("F", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -42,19 +42,7 @@ def require_budget(usd: float = 0.0, *, model: str | None = None) -> Callable[[F
         PaygentLimitExceeded: When the view is called; the plugin answers with the 429.
     """
     check = functools.partial(demand_budget, usd, model)
-
-    def decorate(view: F) -> F:
-        if not inspect.iscoroutinefunction(view):
-            return _before(view, check)
-
-        @functools.wraps(view)
-        async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            await beside_the_loop(current_slot(), check)
-            return await view(*args, **kwargs)
-
-        return wrapper  # type: ignore[return-value]  # wraps keeps the signature
-
-    return decorate
+    return lambda view: _before(view, check, waits=True)
 
 
 async def beside_the_loop(slot: RequestSlot | None, step: Callable[[], T]) -> T:
@@ -93,6 +81,7 @@ def demand_budget(usd: float = 0.0, model: str | None = None) -> GuardResult:
         if slot.resolve is not None:
             slot.resolve()
         return GuardResult()
+    hand_over_plan(pg, user_id)
     result = pg.check_guard(user_id, model)
     if not slot.reports_only:
         refusal = refusal_of(pg, user_id, model, result, usd)
@@ -103,13 +92,19 @@ def demand_budget(usd: float = 0.0, model: str | None = None) -> GuardResult:
     return result
 
 
-def _before(view: F, step: Callable[[], Any]) -> F:
-    """Wrap *view*, plain or async, so that *step* runs first."""
+def _before(view: F, step: Callable[[], Any], *, waits: bool = False) -> F:
+    """Wrap *view*, plain, async or a class, so that *step* runs first; one that *waits*, off the loop."""
+    if inspect.isclass(view):
+        _wrap_dispatch(view, step, waits=waits)
+        return view
     wrapper: Any
     if inspect.iscoroutinefunction(view):
 
         async def wrapper(*args: Any, **kwargs: Any) -> Any:
-            step()
+            if waits:
+                await beside_the_loop(current_slot(), step)
+            else:
+                step()
             return await view(*args, **kwargs)
 
     else:
@@ -119,3 +114,12 @@ def _before(view: F, step: Callable[[], Any]) -> F:
             return view(*args, **kwargs)
 
     return functools.wraps(view)(wrapper)  # type: ignore[return-value]  # wraps keeps the signature
+
+
+def _wrap_dispatch(view: Any, step: Callable[[], Any], *, waits: bool) -> None:
+    """Wrap the method that serves each request: of Starlette's endpoints, of Flask's and Quart's views."""
+    for name in ("dispatch", "dispatch_request"):
+        if hasattr(view, name):
+            setattr(view, name, _before(getattr(view, name), step, waits=waits))
+            return
+    raise TypeError(f"{view.__name__} is no view that serves requests: decorate its methods")

@@ -271,6 +271,44 @@ def test_a_blueprints_own_error_handler_wins(make_app, chat):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+def test_a_blueprints_handler_of_all_errors_hides_no_refusal(kind, make_app, chat):
+    """A 500 that a blueprint makes of every error is replaced by the 429, which SDK clients do not retry."""
+    answer = get(app_with_a_catch_all(make_app(), spent(chat)[kind]), user="ben")
+    assert (answer.status_code, answer.json["code"]) == (429, "period_spend")
+    assert answer.headers["x-should-retry"] == "false"
+
+
+@pytest.mark.parametrize("kind", ["plain", "stream"])
+def test_the_apps_own_handler_comes_before_ours_in_such_a_blueprint(kind, make_app, chat):
+    """Where a blueprint makes a 500 of every error, the app's own handler of refusals says the answer."""
+    app = app_with_a_catch_all(make_app(), spent(chat)[kind])
+
+    async def own(error):
+        return {"own": error.refusal.code}, 402
+
+    app.register_error_handler(PaygentLimitExceeded, own)
+    answer = get(app, user="ben")
+    assert (answer.status_code, answer.json) == (402, {"own": "period_spend"})
+
+
+@pytest.mark.parametrize("kind", ["plain", "stream"])
+def test_another_answer_of_a_blueprints_catch_all_stays(kind, make_app, chat):
+    """What a blueprint answers to all errors, and is no 500, it means."""
+    app = app_with_a_catch_all(make_app(), spent(chat)[kind], status=400)
+    answer = get(app, user="ben")
+    assert (answer.status_code, answer.text) == (400, "oops")
+
+
+def app_with_a_catch_all(app, view, status=500):
+    """Put *view* into a blueprint that answers every error alike."""
+    blueprint = Blueprint("part", __name__)
+    blueprint.add_url_rule("/", "part", view)
+    blueprint.register_error_handler(Exception, lambda error: ("oops", status))
+    app.register_blueprint(blueprint)
+    return app
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_on_limit_replaces_the_answer(kind, make_app, chat):
     """The option ``on_limit`` may answer with any response of the app."""
 

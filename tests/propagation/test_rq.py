@@ -13,8 +13,11 @@ import rq_tasks
 from rq import Queue, Retry, SimpleWorker
 
 from paygent import PaygentLimitExceeded, PlanConfig, paygent_context
-from paygent.context import current_payer
+from paygent.context import as_payer, current_payer
 from paygent.integrations.rq import PaygentJob
+from paygent.web.exemptions import Place
+from paygent.web.options import WebOptions
+from paygent.web.plugin import WebPlugin
 
 HERE = Path(__file__).parent
 
@@ -61,6 +64,19 @@ def test_the_note_is_beside_the_users_own_meta(queue, work):
     assert set(job.get_meta()) == {"mine", "paygent"}
 
 
+def test_meta_that_the_app_uses_again_carries_nobody_along(queue, work, posted):
+    """A dict that the app gives to many jobs stays as it was: each job is its own sender's, or nobody's."""
+    shared = {"team": "search"}
+    jobs = []
+    for user in ("ann", "ben"):
+        with paygent_context(user):
+            jobs.append(queue.enqueue(rq_tasks.user, meta=shared))
+    jobs.append(queue.enqueue(rq_tasks.user, meta=shared))
+    work()
+    assert [job.return_value()[1] for job in jobs] == ["ann", "ben", None]
+    assert (posted, shared) == (["ann", "ben"], {"team": "search"})
+
+
 def test_a_retried_job_is_still_the_users(queue, work, posted, tmp_path):
     """What RQ runs again it runs for the same user."""
     with paygent_context("ann"):
@@ -86,6 +102,20 @@ def test_a_queue_that_runs_in_place_is_covered(connection, posted):
         queue.enqueue(rq_tasks.user)
         assert current_payer().user_id == "ann"
     assert posted == ["ann"]
+
+
+def test_a_job_that_runs_in_place_is_under_the_rules_of_its_request(connection, pg):
+    """In place, a job's calls are counted by the request around it, whose trial run refuses nobody."""
+    pg.configure_plan("free", PlanConfig(max_spend_per_period=0.0))
+    pg.assign_plan("ann", "free")
+    queue = Queue(connection=connection, job_class=PaygentJob, is_async=False)
+    plugin = WebPlugin(
+        WebOptions(report_only=True), default_user=lambda request: "ann", place_of=lambda request: Place("/")
+    )
+    slot = plugin.open({})
+    with as_payer(slot):
+        job = queue.enqueue(rq_tasks.user)
+    assert (job.return_value()[1], slot.calls) == ("ann", 1)
 
 
 def test_a_meta_that_was_tampered_with_is_nobodys(queue, work, posted, caplog):

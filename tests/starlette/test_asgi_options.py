@@ -9,6 +9,7 @@ from typing import Annotated
 import fastapi
 import httpx
 import pytest
+import quart
 from asgi_clients import eventually
 from fastapi import Depends
 from starlette.applications import Starlette
@@ -431,6 +432,28 @@ def test_a_handler_of_the_apps_own_wins(host, ask, pg):
     app = Starlette(routes=[Route("/", ask)], exception_handlers={PaygentLimitExceeded: own})
     add_paygent(app, get_user_id=lambda request: "ben")
     assert get(host(app)).status_code == 418
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_handler_of_a_quart_apps_own_wins(when, host, ask, pg):
+    """Under Quart too an error handler of the app answers, registered before add_paygent or after it."""
+    app = quart.Quart("app")
+
+    async def own(error):
+        return {"own": error.refusal.code}, 402
+
+    if when == "before":
+        app.register_error_handler(PaygentLimitExceeded, own)
+    add_paygent(app, get_user_id=lambda request: "ben")
+    if when == "after":
+        app.register_error_handler(PaygentLimitExceeded, own)
+
+    @app.get("/")
+    async def index():
+        await ask(None)
+
+    answer = get(host(app))
+    assert (answer.status_code, answer.json()) == (402, {"own": "period_spend"})
 
 
 # --- putting it into an app -------------------------------------------------------------------------------

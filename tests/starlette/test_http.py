@@ -6,12 +6,13 @@ import time
 import anyio
 import httpx
 import pytest
+from starlette.applications import Starlette
 from starlette.authentication import AuthCredentials, AuthenticationBackend, SimpleUser
 from starlette.background import BackgroundTask
 from starlette.middleware import Middleware
 from starlette.middleware.authentication import AuthenticationMiddleware
 from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from paygent import PaygentUnavailable
 from paygent_starlette import Offer, PaygentMiddleware
@@ -231,6 +232,18 @@ def test_a_refusal_after_the_response_sends_nothing(serve, chat, caplog):
 
     assert get(serve(Route("/", endpoint)), headers=BEN).text == "done"
     eventually(lambda: "after the response was complete" in caplog.text)
+
+
+def test_a_refusal_within_a_mounted_app_is_said_once(serve, chat, caplog):
+    """A mounted app raises what it has answered: that is no limit behind the response, and logs nothing."""
+
+    async def endpoint(request):
+        return PlainTextResponse(await chat.ask())
+
+    mounted = Starlette(routes=[Route("/ask", endpoint)])
+    answer = get(f"{serve(Mount('/sub', mounted))}/sub/ask", headers=BEN)
+    assert (answer.status_code, answer.json()["code"]) == (429, "period_spend")
+    assert "after the response was complete" not in caplog.text
 
 
 def test_a_refusal_within_a_task_group_is_found(serve, chat):

@@ -1,11 +1,13 @@
 """The middleware by its ASGI messages, where no server sends the ones that matter."""
 
+import asyncio
+
 import pytest
 
 from paygent import Paygent, PaygentLimitExceeded
 from paygent.context import current_payer
 from paygent.core.models import GuardResult
-from paygent_starlette import PaygentMiddleware
+from paygent_starlette import PaygentMiddleware, current_slot
 
 SSE = {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]}
 ZIPPED = {**SSE, "headers": [*SSE["headers"], (b"content-encoding", b"gzip")]}
@@ -151,3 +153,28 @@ async def test_without_init_the_first_request_does_it(tmp_path):
     pg.start_session("ada")
     pg.shutdown()
     assert (tmp_path / "own.db").exists()
+
+
+async def test_requests_that_share_their_state_have_slots_of_their_own(pg):
+    """Servers may hand out one state for all requests of a connection: each request sees its own user."""
+    shared, both_are_in, seen = {"pool": "of the lifespan"}, asyncio.Event(), {}
+
+    async def app(scope, receive, send):
+        user = scope["user_of_test"]
+        scope["state"]["paygent"].user_id = user
+        if user == "ada":
+            await both_are_in.wait()
+        both_are_in.set()
+        seen[user] = scope["state"]["paygent"].user_id, current_slot().user_id, scope["state"]["pool"]
+
+    middleware = PaygentMiddleware(app)
+    base = {"type": "http", "method": "GET", "path": "/", "headers": [], "state": shared}
+    await asyncio.gather(*(middleware({**base, "user_of_test": user}, None, None) for user in ("ada", "ben")))
+    assert seen == {user: (user, user, "of the lifespan") for user in ("ada", "ben")}
+
+
+async def test_what_is_outside_reads_the_slot_of_its_request(pg):
+    """Where a request has a state of its own, middleware around ours finds the slot in it afterwards."""
+    state = {}
+    await sent_by(SSE, LAST, scope={"state": state})
+    assert state["paygent"].calls == 0

@@ -6,6 +6,12 @@ Paygent for Flask: who pays for the calls of a request, and the 429 when the pla
     paygent = Paygent(app, upgrade_url="/upgrade?from={plan}")
 """
 
+# ruff: noqa: E402  # the framework is asked for before anything imports it
+
+from paygent.web.needs import require
+
+require("flask")
+
 from paygent.web.wording import Offer
 from paygent_flask._dashboard import dashboard
 from paygent_flask._extension import Paygent

@@ -8,6 +8,12 @@ Paygent for Starlette, FastAPI and every other ASGI app: who pays, and the 429 w
 The options are those of :class:`~paygent.web.options.WebOptions`, the same under every framework.
 """
 
+# ruff: noqa: E402  # the framework is asked for before anything imports it
+
+from paygent.web.needs import require
+
+require("starlette")
+
 from paygent.web.request import RequestSlot, current_slot
 from paygent.web.wording import Offer
 from paygent_starlette._apps import add_paygent, me_endpoint, me_route, paygent_lifespan

@@ -26,6 +26,8 @@ log = logging.getLogger("paygent")
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 STATE = "paygent"
+APP = "paygent.app"  # in the scope: whose middleware is at work
+_NO_OPTIONS = WebOptions()
 APPS_MAX = 50
 _REPLIES: dict[str, Callable[[Scope, Receive, Send, RequestSlot], Reply]] = {
     "http": HTTPReply,
@@ -69,7 +71,7 @@ class PaygentMiddleware:
         """Serve one connection."""
         make_reply = self._replies.get(scope["type"])
         outer = current_payer()
-        if make_reply is None or (outer is not None and _is_inside(scope, outer)):
+        if make_reply is None or (outer is not None and self._is_inside(scope, outer)):
             await self.app(scope, receive, _at_rest(send) if scope["type"] == "lifespan" else send)
             return
         slot = self.plugin.open(scope)
@@ -77,6 +79,7 @@ class PaygentMiddleware:
         if STATE in state:  # hypercorn before 0.18 has one for all requests of a connection
             state = scope["state"] = {**state}
         state[STATE] = slot
+        scope[APP] = scope.get("app")
         if self.plugin.eager:
             await slot.find_async()
         reply = make_reply(scope, receive, send, slot)
@@ -97,6 +100,13 @@ class PaygentMiddleware:
                 look_after(slot)
             if self.plugin.ended(slot) is not None:
                 await self.plugin.finish_async(slot)
+
+    def _is_inside(self, scope: Scope, outer: Payer) -> bool:
+        """Whether one further out does the work; a mounted app with options of its own has its own."""
+        if scope.get("state", {}).get(STATE) is not outer:
+            return False
+        is_mounted = scope.get(APP) is not None and scope.get("app") is not scope[APP]
+        return not is_mounted or self.plugin.options == _NO_OPTIONS
 
     def _check(self) -> None:
         """Say once where the app's CORS middleware cannot put its headers on a refusal."""
@@ -125,8 +135,3 @@ def _at_rest(send: Send) -> Send:
         await send(message)
 
     return resting
-
-
-def _is_inside(scope: Scope, outer: Payer) -> bool:
-    """Whether this middleware is installed twice, and already at work further out."""
-    return scope.get("state", {}).get(STATE) is outer

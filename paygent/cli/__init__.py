@@ -6,6 +6,7 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
 from paygent.cli import manage, serve
 
@@ -35,8 +36,22 @@ def _run_demo(options: argparse.Namespace) -> int:
     return demo.run(serve=options.serve, live=options.live, port=options.port)
 
 
+class _Version(argparse.Action):
+    """``--version``: looked up only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"paygent {version('paygent')}")
+        except PackageNotFoundError:
+            print("paygent, run from its sources")
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("paygent", description="Runtime cost control for apps that call LLMs.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(metavar="command", dest="command", required=True)
     demo = commands.add_parser(
         "demo",
@@ -53,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="talk to the real providers (OPENAI_API_KEY, ANTHROPIC_API_KEY); costs a few cents",
     )
-    demo.add_argument("--port", type=int, default=0, help="port of the app; by default a free one")
+    demo.add_argument("--port", type=serve.PORTS, default=0, help="port of the app; by default a free one")
     demo.set_defaults(run=_run_demo, needs=DEMO_NEEDS, extra="demo")
     serve.add_to(commands)
     manage.add_to(commands)

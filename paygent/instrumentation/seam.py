@@ -117,6 +117,7 @@ def instrument() -> list[str]:
         _live = True
     hooks: dict[str, imports.Hook] = {}
     for provider in PROVIDERS:
+        hooks[provider] = functools.partial(_say_if_too_old, provider)
         hooks[f"{provider}._base_client"] = functools.partial(_patch_clients, provider)
         hooks.update(dict.fromkeys((f"{provider}.resources.", f"{provider}.lib."), keywords.patch_module))
     imports.when_imported(hooks)
@@ -146,6 +147,13 @@ def uninstrument() -> int:
 def is_instrumented() -> bool:
     """Return whether the SDKs are metered, now or as soon as they are imported."""
     return _live
+
+
+def _say_if_too_old(provider: str, module: Any) -> None:
+    """Say that an SDK from before its clients had a common base is not metered: nothing of it is patched."""
+    if not hasattr(module, "_base_client"):
+        release = getattr(module, "__version__", "of this version")
+        log.warning("Paygent does not know %s %s: its calls are not metered; update it", provider, release)
 
 
 def _patch_clients(provider: str, module: Any) -> None:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from paygent._shelter import Sheltered
-from paygent.context import Payer, checked_metadata, checked_session_id, checked_user_id, current_payer
+from paygent._users import known_user
+from paygent.context import Payer, checked_metadata, checked_session_id, current_payer
 from paygent.core.usage import Usage
 from paygent.instrumentation import is_instrumented
 from paygent.meter import active
@@ -38,7 +39,7 @@ class Billing:
         self, pg: Paygent, user_id: object, session_id: object, metadata: Mapping[str, Any] | None
     ) -> None:
         self.meter = pg._meter  # noqa: SLF001  # the engine behind the public object
-        self._user_id = checked_user_id(user_id)
+        self._user_id = known_user(user_id)
         self._session_id = checked_session_id(session_id)
         self._metadata = checked_metadata(metadata)
 

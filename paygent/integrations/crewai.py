@@ -42,7 +42,7 @@ class CrewAICallback:
 
     Raises:
         ImportError: CrewAI is not installed.
-        ValueError: *user_id* or *session_id* is too long or not encodable.
+        ValueError: *user_id* is empty, or it or *session_id* is too long or not encodable.
         TypeError: One of them is neither text nor a number, or *metadata* is no mapping.
     """
 

@@ -32,7 +32,7 @@ class LangChainCallback(BaseCallbackHandler):
     ``auto_instrument`` is on. A refused call raises ``PaygentLimitExceeded`` out of the chain, unsent.
 
     Raises:
-        ValueError: *user_id* or *session_id* is too long or not encodable.
+        ValueError: *user_id* is empty, or it or *session_id* is too long or not encodable.
         TypeError: One of them is neither text nor a number, or *metadata* is no mapping.
     """
 
@@ -51,7 +51,8 @@ class LangChainCallback(BaseCallbackHandler):
 
     def __del__(self) -> None:
         """Leave what never ended (a stream nobody closed) to the engine; no lock, no I/O."""
-        for call in getattr(self, "_calls", {}).values():
+        for run_id, call in getattr(self, "_calls", {}).items():
+            self._billing.meter.covered.discard(run_id)
             self._billing.meter.later(call, None, 0)
 
     def on_llm_start(
@@ -84,7 +85,7 @@ class LangChainCallback(BaseCallbackHandler):
     def on_llm_end(self, response: LLMResult, *, run_id: UUID, **kwargs: Any) -> None:  # noqa: ARG002
         """Post what the call used."""
         with Sheltered(self._billing.meter, "metering a LangChain call"):
-            call = self._calls.pop(run_id, None)
+            call = self._ended(run_id)
             if call is not None:
                 is_batched = call.operation == "completion"
                 self._billing.settle(call, lambda: answer_of(response, is_batched=is_batched))
@@ -92,7 +93,7 @@ class LangChainCallback(BaseCallbackHandler):
     def on_llm_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
         """Free the hold of a failed call; a stream that broke off is posted as far as it was seen."""
         with Sheltered(self._billing.meter, "metering a LangChain call"):
-            call = self._calls.pop(run_id, None)
+            call = self._ended(run_id)
             if call is None:
                 return
             with Sheltered(self._billing.meter, "reading a LangChain error"):
@@ -121,3 +122,9 @@ class LangChainCallback(BaseCallbackHandler):
         )
         call.__enter__()
         self._calls[run_id] = call
+        self._billing.meter.covered.add(run_id)
+
+    def _ended(self, run_id: UUID) -> Call | None:
+        """The call of a run that is over; ``None``: it is not ours to count."""
+        self._billing.meter.covered.discard(run_id)
+        return self._calls.pop(run_id, None)

@@ -84,6 +84,7 @@ class Meter:
         self.exporter = Exporter(self.ledger, self.journal, self.lease_id, self.desk, self.boot, tick_s)
         self.patience = Patience(self.exporter, self.boot)
         self.dropped_calls: deque[Callable[[], None]] = deque()  # what finalizers leave to be done
+        self.covered: set[object] = set()  # runs of a framework under way, which its callback counts
         self.changes = Changes(self)
         self.dropped = 0
 
@@ -139,9 +140,10 @@ class Meter:
                 if payer is not None and payer.tally is not None:
                     payer.tally.refused(refusal)
                 raise refusal
-        why = hint()
-        message = "an LLM call was made outside of paygent_context: it passes unmetered"
-        self.warn_once("nobody in a thread" if why else "nobody", f"{message}; {why}" if why else message)
+        if payer is None and self.covered:
+            return  # what is called now may well be one of those, and the next call of nobody is told of
+        message, why = f"an LLM call was made {_surroundings(payer)}: it passes unmetered", hint()
+        self.warn_once(f"{message} in a thread" if why else message, f"{message}; {why}" if why else message)
 
     def call(
         self,
@@ -320,9 +322,10 @@ class Meter:
 
     def unpriced(self, model: str | None) -> None:
         """Say once per model that nobody knows its price."""
-        self.warn_once(
-            f"unpriced {model}", f"no price is known for the model {model!r}; add it to cost_rates"
-        )
+        message = f"no price is known for the model {model!r}; add it to cost_rates"
+        if model is None:
+            message = "neither a call nor its result names a model: it has no price; wrap() takes a model"
+        self.warn_once(f"unpriced {model}", message)
 
     def unmetered(self, what: str) -> None:
         """Say once that a surface cannot be metered."""
@@ -362,6 +365,15 @@ class Meter:
             if wallet.forgettable:
                 wallet.gone = True
                 self.wallets.pop(user_id, None)
+
+
+def _surroundings(payer: Payer | None) -> str:
+    """Where a call that belongs to nobody was made: what is missing is to be mended there."""
+    if payer is None:
+        return "outside of paygent_context"
+    if payer.tally is not None:
+        return "in a web request for no user (a user_id of None or empty, else see get_user_id and anonymous)"
+    return "with a user_id that is None or empty"
 
 
 def _merged(carried: Payer, payer: Payer) -> Payer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -150,10 +150,17 @@ def usage_headers(pg: Paygent, user_id: str, *, expose_amounts: bool = True) -> 
 
 
 def refusal_of(
-    pg: Paygent, user_id: str, model: str | None, result: GuardResult, usd: float
+    pg: Paygent, user_id: str, model: str | None, result: GuardResult, usd: float, *, own_session: bool
 ) -> Refusal | None:
-    """What to refuse a request with that needs *usd* and for which the gate said *result*; None: nothing."""
+    """
+    What to refuse a request with that needs *usd* and for which the gate said *result*; None: nothing.
+
+    What is known is the ledger's session of the user: a request with its *own_session* is not judged by that.
+    """
     found = standing(pg, user_id)
+    if own_session:
+        found = found and replace(found, session_left_usd=INFINITY)
+        result = GuardResult() if result.gate_reason == SESSION_SPEND else result
     if result.status != "hard_gate":
         if found is None or usd <= min(found.period_left_usd, found.session_left_usd):
             return None

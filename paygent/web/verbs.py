@@ -84,7 +84,7 @@ def demand_budget(usd: float = 0.0, model: str | None = None) -> GuardResult:
     hand_over_plan(pg, user_id)
     result = pg.check_guard(user_id, model)
     if not slot.reports_only:
-        refusal = refusal_of(pg, user_id, model, result, usd)
+        refusal = refusal_of(pg, user_id, model, result, usd, own_session=slot.session_id is not None)
         if refusal is not None:
             error = PaygentLimitExceeded(refusal.guard_result, refusal)
             slot.tally.refused(error)

@@ -11,13 +11,14 @@ from typing import NamedTuple
 
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
-from django.db import connections, transaction
+from django.db import Error, connections, transaction
 
 from paygent.ledgers._lock import FileLock
 from paygent_django import services
 from paygent_django.database import database_alias
 from paygent_django.models import ApiKey
-from paygent_django.server.environment import ADMIN_PASSWORD, BOOTSTRAP_KEY, SetupError
+from paygent_django.server.environment import ADMIN_PASSWORD, BOOTSTRAP_KEY, DATABASE, SetupError
+from paygent_django.server.logs import without_secrets
 
 ADMIN = "admin"
 _LOCK = 0x7061_7967  # of PostgreSQL's advisory locks: one server at a time sets up
@@ -35,9 +36,33 @@ def prepare() -> Made:
     Migrate, and make what is missing; several servers may start at the same moment.
 
     Raises:
-        SetupError: ``PAYGENT_BOOTSTRAP_KEY`` cannot be a key.
+        SetupError: ``PAYGENT_BOOTSTRAP_KEY`` cannot be a key, or the database cannot be used.
     """
-    alias = database_alias()
+    try:
+        return _prepared(database_alias())
+    except (OSError, Error) as error:
+        raise _unusable(error) from error
+
+
+def why_not() -> SetupError | None:
+    """Why a command cannot work on this database; ``None``: it is set up."""
+    try:
+        tables = connections[database_alias()].introspection.table_names()
+    except Error as error:
+        return _unusable(error)
+    if ApiKey._meta.db_table in tables:
+        return None
+    return SetupError(
+        "the database has no tables yet: start paygent serve once, or run paygent manage migrate"
+    )
+
+
+def _unusable(error: Exception) -> SetupError:
+    said = without_secrets(" ".join(str(error).split()))  # PostgreSQL's reasons have lines
+    return SetupError(f"{DATABASE} (--database) cannot be used: {said}")
+
+
+def _prepared(alias: str) -> Made:
     with _alone(alias):
         call_command("migrate", database=alias, interactive=False, verbosity=0)
         with transaction.atomic(using=alias):

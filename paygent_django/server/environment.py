@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import secrets
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -58,6 +59,8 @@ def database(url: str | None = None) -> dict[str, Any]:
 
 
 def _postgres(parts: Any) -> dict[str, Any]:
+    if find_spec("psycopg") is None:
+        raise SetupError(f"{DATABASE}: PostgreSQL needs psycopg: pip install 'paygent[postgres]'")
     options: dict[str, Any] = dict(parse_qsl(parts.query))
     prepare = options.pop("prepare", "on")
     if prepare not in ("on", "off"):

@@ -39,6 +39,7 @@ def serve(options: Options) -> int:
     except SetupError as error:
         sys.stderr.write(f"paygent serve: {error}\n")
         return 2
+    _print(_shown_once(made))  # whatever comes of listening: nobody can look it up later
     from django.db import connections
 
     vendor = connections["default"].vendor
@@ -46,7 +47,7 @@ def serve(options: Options) -> int:
     from paygent_django.server.listener import Server  # a library of the extra "server"
 
     workers = options.workers or _workers(vendor)
-    Server(options, workers=workers, on_ready=lambda url: _say(url, made), proxies=proxies).run()
+    Server(options, workers=workers, on_ready=_say, proxies=proxies).run()
     return 0
 
 
@@ -58,8 +59,18 @@ def manage(arguments: Sequence[str], database: str | None = None) -> int:
         sys.stderr.write(f"paygent manage: {error}\n")
         return 2
     from django.core.management import ManagementUtility
+    from django.db import Error
 
-    ManagementUtility(["paygent manage", *arguments]).execute()
+    try:
+        ManagementUtility(["paygent manage", *arguments]).execute()
+    except Error:
+        from paygent_django.server import bootstrap  # needs Django's settings
+
+        reason = bootstrap.why_not()
+        if reason is None:
+            raise
+        sys.stderr.write(f"paygent manage: {reason}\n")
+        return 2
     return 0
 
 
@@ -95,18 +106,23 @@ def _share_metrics() -> None:
     atexit.register(remove)
 
 
-def _say(url: str, made: Any) -> None:
-    lines = [f"Paygent serves {url}", f"  API    {url}/api/v1    (to browse it: {url}/api/v1/docs)"]
-    lines.append(f"  admin  {url}/admin/")
+def _shown_once(made: Any) -> list[str]:
+    lines = []
     if made.admin_password is not None:
-        lines += [
-            "",
-            "  Made just now, and shown this once:",
-            f"  admin login  admin / {made.admin_password}",
-        ]
+        lines.append(f"  admin login  admin / {made.admin_password}")
     if made.key is not None:
         lines.append(f"  API key      {made.key}")
-    print("\n".join(lines), flush=True)  # noqa: T201  # a command speaks to who has called it
+    return ["Made just now, and shown this once:", *lines, ""] if lines else []
+
+
+def _say(url: str) -> None:
+    api = f"  API    {url}/api/v1    (to browse it: {url}/api/v1/docs)"
+    _print([f"Paygent serves {url}", api, f"  admin  {url}/admin/"])
+
+
+def _print(lines: Sequence[str]) -> None:
+    if lines:
+        print("\n".join(lines), flush=True)  # noqa: T201  # a command speaks to who has called it
 
 
 __all__ = ["DEFAULT_FILE", "Options", "manage", "serve", "set_up"]

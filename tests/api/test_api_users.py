@@ -115,9 +115,22 @@ def test_nobody_passes_unmetered_with_one_warning(pg, log, nobody):
     with paygent_context(nobody):
         ask(openai_client())
         ask(openai_client())
-    ask(openai_client())
-    assert len([r for r in log.records if "passes unmetered" in r.message]) == 1
+    assert [r.message for r in log.records if "passes unmetered" in r.message] == [
+        "an LLM call was made with a user_id that is None or empty: it passes unmetered"
+    ]
     assert events(pg) == []
+
+
+def test_a_call_outside_of_a_context_has_a_warning_of_its_own(pg, log):
+    """Where there is no context that is said, once, whatever was said of users who are nobody."""
+    with paygent_context(None):
+        ask(openai_client())
+    log.clear()
+    ask(openai_client())
+    ask(openai_client())
+    assert [r.message for r in log.records if "passes unmetered" in r.message] == [
+        "an LLM call was made outside of paygent_context: it passes unmetered"
+    ]
 
 
 def _in_context(user_id):

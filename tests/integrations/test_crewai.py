@@ -88,6 +88,15 @@ def test_geminis_thinking_is_output(posted, crew):
     assert [(event.input_tokens, event.output_tokens) for event in posted] == [(9, 25)]
 
 
+@pytest.mark.parametrize("nobody", ["", None], ids=["empty", "none"])
+def test_a_callback_belongs_to_somebody(pg, bus, nobody):
+    """Without a user no call would be counted: said where the callback is made."""
+    from paygent.integrations import CrewAICallback
+
+    with pytest.raises(ValueError, match="user_id must not be empty"):
+        CrewAICallback(pg, user_id=nobody)
+
+
 def test_two_crews_bill_two_users(pg, bus, posted, crew):
     """Crews that run in one process are told apart by their tasks."""
     from paygent.integrations import CrewAICallback

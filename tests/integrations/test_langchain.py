@@ -12,6 +12,7 @@ from langchain_core.caches import InMemoryCache
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models import FakeListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage
+from langchain_core.outputs import LLMResult
 from langchain_core.prompts import ChatPromptTemplate
 from langchain_models import BatchingLLM, ChatOther, ChatStreaming, chat_through_sdk
 
@@ -312,6 +313,68 @@ def test_a_user_id_that_cannot_be_stored_is_refused_at_once(pg):
     """A wrong user is the developer's fault, said where the callback is made."""
     with pytest.raises(ValueError, match="512"):
         LangChainCallback(pg, "x" * 513)
+
+
+@pytest.mark.parametrize("nobody", ["", None], ids=["empty", "none"])
+def test_a_callback_belongs_to_somebody(pg, nobody):
+    """Without a user no call would be counted: said where the callback is made."""
+    with pytest.raises(ValueError, match="user_id must not be empty"):
+        LangChainCallback(pg, user_id=nobody)
+
+
+def unmetered(caplog):
+    return [record.message for record in caplog.records if "passes unmetered" in record.message]
+
+
+def test_a_call_that_the_callback_counts_is_not_called_unmetered(pg, posted, config, caplog):
+    """Without a context the patched SDK sees nobody, and says nothing: the callback counts the call."""
+    chat_through_sdk().invoke("Hi", config)
+    assert (len(posted), unmetered(caplog)) == (1, [])
+
+
+async def test_nor_is_one_of_an_async_chain(pg, posted, config, caplog):
+    """The asynchronous way is as quiet; LangChain calls back in a thread of its own there."""
+    await chat_through_sdk().ainvoke("Hi", config)
+    assert (len(posted), unmetered(caplog)) == (1, [])
+
+
+def through_its_end(pg, callback, run_id):
+    callback.on_llm_end(LLMResult(generations=[]), run_id=run_id)
+
+
+def through_an_error(pg, callback, run_id):
+    callback.on_llm_error(ConnectionError("cut"), run_id=run_id)
+
+
+@pytest.mark.parametrize("end", [through_its_end, through_an_error])
+def test_after_it_a_call_of_nobody_is_warned_of(pg, callback, caplog, end):
+    """Only while the callback's call is under way is the warning held back."""
+    run_id = uuid4()
+    callback.on_llm_start({}, ["Hi"], run_id=run_id, invocation_params={"model": "m"})
+    chat_through_sdk().invoke("Hi")
+    assert unmetered(caplog) == []
+    end(pg, callback, run_id)
+    chat_through_sdk().invoke("Hi")
+    assert len(unmetered(caplog)) == 1
+
+
+def test_a_callback_that_is_gone_holds_no_warning_back(pg, caplog):
+    """A run that never ended is over with its callback."""
+    callback = LangChainCallback(pg, "ann")
+    callback.on_llm_start({}, ["Hi"], run_id=uuid4(), invocation_params={"model": "m"})
+    del callback
+    gc.collect()
+    chat_through_sdk().invoke("Hi")
+    assert len(unmetered(caplog)) == 1
+
+
+def test_a_refused_run_holds_no_warning_back(pg, config, caplog):
+    """A call that the callback refuses is under way no more."""
+    spend_all(pg)
+    with pytest.raises(PaygentLimitExceeded):
+        ChatOther().invoke("Hi", config)
+    chat_through_sdk().invoke("Hi")
+    assert len(unmetered(caplog)) == 1
 
 
 def test_importing_the_package_loads_no_framework():

@@ -17,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from starlette.routing import Mount, Route
+from starlette.testclient import TestClient
 
 from paygent import GuardResult, Paygent, PaygentLimitExceeded
 from paygent_starlette import (
@@ -524,3 +525,28 @@ def test_an_event_of_a_route_is_flushed_with_it(host, chat):
     assert get(host(app)).status_code == 200
     eventually(lambda: pg.pending_events == 0 and pg.queue_stats["flushed"] == 1, 0.5)
     pg.shutdown()
+
+
+def mounted(**options):
+    """An app with options of its own, mounted in one whose users name themselves in another header."""
+
+    async def who(request):
+        return PlainTextResponse(str(request.state.paygent.user_id))
+
+    inner = Starlette(routes=[Route("/who", who)])
+    add_paygent(inner, **options)
+    site = Starlette(routes=[Mount("/api", inner), Route("/who", who)])
+    add_paygent(site, get_user_id=lambda request: request.headers.get("x-cookie"))
+    with TestClient(site) as client:
+        headers = {"x-cookie": "ada", "x-key": "bob"}
+        return [client.get(path, headers=headers).text for path in ("/who", "/api/who")]
+
+
+def test_a_mounted_app_with_options_of_its_own_finds_its_users(pg):
+    """Each of the two apps asks its own function; the outer one keeps its own requests."""
+    assert mounted(get_user_id=lambda request: request.headers.get("x-key")) == ["ada", "bob"]
+
+
+def test_a_mounted_app_without_options_leaves_it_to_the_outer_one(pg):
+    """Where it says nothing of its own, the user is the one that the site knows."""
+    assert mounted() == ["ada", "ada"]

@@ -119,6 +119,15 @@ def test_a_spent_user_stays_refused(init, lock):
         assert calls_until_refused(pg) == 0
 
 
+def test_a_model_outside_the_plan_stays_refused(init, lock):
+    """Of a user never seen, too, a model that the plan does not list is refused while the ledger is away."""
+    pg = init()
+    pg.configure_plan("default", plan(5))
+    with lock, pytest.raises(PaygentLimitExceeded) as refused:
+        call(pg, model="x")
+    assert refused.value.guard_result.gate_reason == "model_limit:x"
+
+
 def test_without_fail_open_the_lease_is_spent_and_then_it_is_an_error(init, lock):
     """With fail_open=False what is leased is spent, and then PaygentUnavailable says why."""
     pg = init(fail_open=False)

@@ -3,6 +3,8 @@ from concurrent.futures import ThreadPoolExecutor
 from engine_values import ANSWER, plan
 
 from paygent import PaygentLimitExceeded
+from paygent.context import Payer
+from paygent.core.usage import Usage
 
 
 def test_a_given_estimate_is_taken_as_it_is(init):
@@ -53,3 +55,16 @@ def test_a_given_estimate_teaches_nothing_about_bytes(init):
             estimated_max_tokens=0,
         )
     assert pg._meter.habits("m").tokens_per_byte == before
+
+
+def test_a_report_of_nothing_is_estimated(init):
+    """A provider who reports zeros for a stream says nothing: it is settled as far as it is known."""
+    pg = init(ledger="memory://")
+    pg.configure_plan("default", plan(100))
+    with pg._meter.call(Payer("ada"), "openai", "chat", "m", 400, 9) as bracket:
+        bracket.defer()
+    bracket.finish(Usage(), "m-2", ("search",))
+    assert not bracket.is_open
+    (event,) = bracket.wallet.events
+    assert (event.estimated, event.response_model, event.tool_calls) == (1, "m-2", ("search",))
+    assert (event.input_tokens, event.output_tokens) == (101, 1)

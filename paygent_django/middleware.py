@@ -10,6 +10,7 @@ from asgiref.sync import async_to_sync, iscoroutinefunction, markcoroutinefuncti
 from django.core.exceptions import MiddlewareNotUsed
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.template.response import SimpleTemplateResponse
 from django.utils.cache import patch_vary_headers
 
 from paygent.context import current_payer, set_payer
@@ -81,7 +82,7 @@ class PaygentMiddleware:
             if body is None:
                 plugin.finish(slot)
         if refusal is not None:
-            return _in_place_of(response, _answer(plugin, refusal, request))
+            return _in_place_of(response, _rendered(_answer(plugin, refusal, request)))
         return _with_usage(plugin, slot, response)
 
     async def _serve_async(self, request: HttpRequest) -> HttpResponseBase:
@@ -106,7 +107,10 @@ class PaygentMiddleware:
             if body is None:
                 await plugin.finish_async(slot)
         if refusal is not None:
-            return _in_place_of(response, await _answer_async(plugin, refusal, request))
+            answer = await _answer_async(plugin, refusal, request)
+            if isinstance(answer, SimpleTemplateResponse):  # its template may use the database: off the loop
+                answer = await sync_to_async(_rendered)(answer)
+            return _in_place_of(response, answer)
         return _with_usage(plugin, slot, response)
 
     def process_exception(self, request: HttpRequest, exception: Exception) -> HttpResponseBase | None:
@@ -145,6 +149,11 @@ async def _answer_async(plugin: DjangoPlugin, refusal: Declined, request: HttpRe
 def _as_response(answer: Any, request: HttpRequest) -> HttpResponseBase:
     """The usual answer as a response; what the project's ON_LIMIT returned is one."""
     return as_response(answer, request) if isinstance(answer, LimitResponse) else answer
+
+
+def _rendered(answer: HttpResponseBase) -> HttpResponseBase:
+    """What a view returns or raises, Django renders itself; what replaces its response later, it does not."""
+    return answer.render() if isinstance(answer, SimpleTemplateResponse) else answer
 
 
 def _in_place_of(dropped: HttpResponseBase | None, answer: HttpResponseBase) -> HttpResponseBase:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from paygent.client import Paygent
 
 
+FORGOTTEN_S = 900.0  # longer than any client waits for an answer
+
+
 class LangChainCallback(BaseCallbackHandler):
     """
     Gate and meter every model call of a chain for one user; pass it in ``config={"callbacks": [callback]}``.
@@ -46,14 +49,13 @@ class LangChainCallback(BaseCallbackHandler):
         metadata: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self._calls: dict[UUID, Call] = {}
+        self._calls: dict[UUID, tuple[Call, float]] = {}  # with when they began; the oldest first
         self._billing = Billing(pg, user_id, session_id, metadata)
 
     def __del__(self) -> None:
         """Leave what never ended (a stream nobody closed) to the engine; no lock, no I/O."""
-        for run_id, call in getattr(self, "_calls", {}).items():
-            self._billing.meter.covered.discard(run_id)
-            self._billing.meter.later(call, None, 0)
+        for run_id in tuple(getattr(self, "_calls", ())):
+            self._forget(run_id)
 
     def on_llm_start(
         self,
@@ -120,11 +122,26 @@ class LangChainCallback(BaseCallbackHandler):
         call = self._billing.meter.call(
             payer, ask.provider, operation, ask.model, input_bytes, ask.max_output_tokens
         )
+        boot_s = self._billing.meter.boot()
+        self._forget_before(boot_s - FORGOTTEN_S)
         call.__enter__()
-        self._calls[run_id] = call
+        self._calls[run_id] = call, boot_s
         self._billing.meter.covered.add(run_id)
 
     def _ended(self, run_id: UUID) -> Call | None:
         """The call of a run that is over; ``None``: it is not ours to count."""
         self._billing.meter.covered.discard(run_id)
-        return self._calls.pop(run_id, None)
+        return self._calls.pop(run_id, (None, 0.0))[0]
+
+    def _forget_before(self, earliest_s: float) -> None:
+        """LangChain tells nobody of an ``ainvoke`` that is cancelled: its hold would stay for ever."""
+        for run_id, (_, began_s) in tuple(self._calls.items()):
+            if began_s >= earliest_s:
+                return
+            self._forget(run_id)
+
+    def _forget(self, run_id: UUID) -> None:
+        """Have the engine settle a run whose end is not told."""
+        call = self._ended(run_id)
+        if call is not None:
+            self._billing.meter.later(call, None, 0)

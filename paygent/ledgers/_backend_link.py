@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,7 +23,10 @@ PAUSE_FIRST_S = 0.5
 PAUSE_MAX_S = 5.0
 API = "/api/v1"
 _REFUSED = (401, 403)
-_REJECTED = (400, 409, 413, 422)  # what is sent is at fault; any other status is that of a server not well
+_own = threading.local()
+_TOO_LARGE = 413
+_REJECTED = (400, 409, _TOO_LARGE, 422)  # what is sent is at fault; any other status: a server not well
+_SMALL_BYTES = 8192  # what refuses even so much as too large is a proxy set wrong: it is waited for
 
 
 class UnauthorizedError(LedgerError):
@@ -35,6 +40,11 @@ class RejectedError(Exception):
         super().__init__(f"{status} {detail}" + (f" ({field})" if field else ""))
         self.status = status
         self.field = field
+
+
+def _of_others(record: logging.LogRecord) -> bool:  # noqa: ARG001  # the form of a filter
+    """Keep our request of each second out of the log of the HTTP client, which tells of all at INFO."""
+    return not getattr(_own, "is_asking", False)
 
 
 def api_root(base_url: str) -> str:
@@ -58,6 +68,7 @@ class Link:
         self._clock = clock
         self._client: httpx.Client | None = None
         self._failures = 0
+        self._failure = ""
         self._pause_until_s = 0.0
 
     def get(self, path: str, query: Mapping[str, Any] | None = None) -> Any:
@@ -107,7 +118,7 @@ class Link:
         timeout_s: float = READ_TIMEOUT_S,
     ) -> Any:
         if self._clock() < self._pause_until_s:
-            raise LedgerError("the backend failed a moment ago; it is asked again shortly")
+            raise LedgerError(f"{self._failure}; it is asked again shortly")
         client = self._connected()
         import httpx
 
@@ -118,6 +129,7 @@ class Link:
         asked = f"?{urlencode(query, quote_via=quote, safe='')}" if query else ""
         request = client.build_request(method, self.root + path + asked, content=body)
         request.extensions["timeout"] = timeout.as_dict()
+        _own.is_asking = True
         try:
             response = client.send(request, stream=True)
             try:
@@ -126,7 +138,9 @@ class Link:
                 response.close()
         except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
             raise self._failed(f"{type(error).__name__}: {error}") from error
-        return self._read(method, response.status_code, content)
+        finally:
+            _own.is_asking = False
+        return self._read(method, response.status_code, content, len(body or ""))
 
     def _connected(self) -> httpx.Client:
         """The client; it, and what looks up an address, are loaded with the first request."""
@@ -135,6 +149,7 @@ class Link:
                 import httpx
 
                 know_the_resolver()
+                logging.getLogger("httpx").addFilter(_of_others)
                 self._client = httpx.Client(headers=self._headers, follow_redirects=False)
         return self._client
 
@@ -146,17 +161,16 @@ class Link:
             if time.monotonic() > ends_s:
                 raise TimeoutError("the answer did not come to its end in time")
 
-    def _read(self, method: str, status: int, content: bytes) -> Any:
+    def _read(self, method: str, status: int, content: bytes, sent_bytes: int) -> Any:
         if status in _REFUSED:
-            self._failed("")
+            self._failed(f"it does not take the API key ({status}), see api_key or PAYGENT_API_KEY")
             raise UnauthorizedError(f"the backend does not take the API key ({status})")
         is_gone = status == 404 and method != "POST"
         if status >= 300 and not is_gone and status not in _REJECTED:
             raise self._failed(f"it answered {status}")
-        try:
-            answer = json.loads(content) if content else None
-        except ValueError:
-            raise self._failed(f"it answered {status} with something that is no JSON") from None
+        if status == _TOO_LARGE and sent_bytes <= _SMALL_BYTES:
+            raise self._failed(f"it answered {status} to {sent_bytes} bytes")
+        answer = self._parsed(status, content)
         self._failures = 0
         if status < 400:
             return answer
@@ -165,9 +179,19 @@ class Link:
         problem = answer if isinstance(answer, dict) else {}
         raise RejectedError(status, str(problem.get("detail", "")), problem.get("field"))
 
+    def _parsed(self, status: int, content: bytes) -> Any:
+        """The JSON of an answer; a proxy says that a body is too large for it by a page of its own."""
+        try:
+            return json.loads(content) if content else None
+        except ValueError:
+            if status == _TOO_LARGE:
+                return None
+            raise self._failed(f"it answered {status} with something that is no JSON") from None
+
     def _failed(self, reason: str) -> LedgerError:
         """Pause, and say what happened; addresses may be said, keys are in no message of the HTTP client."""
         pause_s = min(PAUSE_MAX_S, PAUSE_FIRST_S * 2**self._failures)
         self._failures = min(self._failures + 1, 10)
         self._pause_until_s = self._clock() + pause_s * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
-        return LedgerError(f"the backend at {self.root} cannot be asked: {reason}")
+        self._failure = f"the backend at {self.root} cannot be asked: {reason}"
+        return LedgerError(self._failure)

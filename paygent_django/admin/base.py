@@ -134,8 +134,8 @@ def _is_no_key(key: str) -> bool:
     return text.isdecimal() and (len(text) > 19 or int(text) >= 1 << 63)
 
 
-def admin_url(model: str | None, page: str, *arguments: object, site: str = "admin") -> str:
-    """The address of a page in the admin."""
+def admin_url(model: str | None, page: str, *arguments: object, site: str) -> str:
+    """The address of a page in the admin site of that name."""
     return str(reverse(f"admin:{APP}_{model}_{page}", args=arguments, current_app=site))
 
 

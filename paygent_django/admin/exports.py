@@ -1,8 +1,9 @@
-"""Events as CSV and JSON, streamed; what a spreadsheet would run stays text."""
+"""Events as CSV and JSON, and all of one user, streamed; what a spreadsheet would run stays text."""
 
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from decimal import Decimal
@@ -10,12 +11,16 @@ from typing import Any
 
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIRequest
+from django.core.serializers.json import DjangoJSONEncoder
 from django.http import HttpRequest, StreamingHttpResponse
 
 from paygent.core.plan import NUSD_PER_USD
 from paygent.core.windows import from_us
 from paygent_django.admin.paging import page_of
-from paygent_django.models import UsageEvent
+from paygent_django.models import EndUser, GateEvent, UsageEvent
+from paygent_django.services._base import rows
+from paygent_django.services.users import about_user
+from paygent_django.services.values import event_as_dict, gate_as_dict
 
 BATCH = 2000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -67,15 +72,15 @@ def record_of(one: UsageEvent) -> dict[str, Any]:
     }
 
 
-def batches(events: Any) -> Iterator[list[UsageEvent]]:
+def batches(found: Any) -> Iterator[list[Any]]:
     """
-    All of *events*, the newest first, some thousand at a time.
+    All rows of *found*, the newest first, some thousand at a time.
 
     Each batch begins after the one before it: no cursor stays open in the database, and no copy is made.
     """
     cursor = None
     while True:
-        page = page_of(events.select_related("user", "plan"), cursor, by="timestamp_us", size=BATCH)
+        page = page_of(found, cursor, by="timestamp_us", size=BATCH)
         if page.rows:
             yield page.rows
         cursor = page.older
@@ -94,7 +99,7 @@ def csv_lines(events: Any) -> Iterator[str]:
     """The lines of a CSV file, with a mark at its start by which spreadsheets know that it is UTF-8."""
     write: Callable[[Iterable[Any]], Any] = csv.writer(_Line()).writerow
     yield "\ufeff" + str(write(COLUMNS))
-    for batch in batches(events):
+    for batch in batches(_with_names(events)):
         yield "".join(str(write(_cells(one))) for one in batch)
 
 
@@ -107,10 +112,30 @@ def _cells(one: UsageEvent) -> list[Any]:
 
 def json_lines(events: Any) -> Iterator[str]:
     """The parts of a JSON array."""
+    return _array(_with_names(events), record_of)
+
+
+def user_lines(user: EndUser) -> Iterator[str]:
+    """The parts of a JSON object: everything that is kept of one user, however many events he has."""
+    head = json.dumps(about_user(user), cls=DjangoJSONEncoder, indent=2).removesuffix("\n}")
+    return itertools.chain(
+        [head, ',\n  "events": '],
+        _array(rows(UsageEvent).filter(user=user), event_as_dict),
+        [',\n  "gate_events": '],
+        _array(rows(GateEvent).filter(user=user), gate_as_dict),
+        ["}\n"],
+    )
+
+
+def _with_names(events: Any) -> Any:
+    return events.select_related("user", "plan")
+
+
+def _array(found: Any, record: Callable[[Any], dict[str, Any]]) -> Iterator[str]:
     separator = "["
-    for batch in batches(events):
+    for batch in batches(found):
         yield separator + ",\n".join(
-            json.dumps(record_of(one), ensure_ascii=False, default=str) for one in batch
+            json.dumps(record(one), ensure_ascii=False, default=str) for one in batch
         )
         separator = ",\n"
     yield "[]\n" if separator == "[" else "]\n"
@@ -125,11 +150,18 @@ FORMATS: dict[str, tuple[str, Callable[[Any], Iterator[str]]]] = {
 def streamed(request: HttpRequest, events: Any, kind: str) -> StreamingHttpResponse:
     """Answer with *events* as a file; *kind* is one of ``FORMATS``."""
     content_type, lines = FORMATS[kind]
-    made: Any = lines(events)
-    if isinstance(request, ASGIRequest):
-        made = _awaited(made)
+    return _file(request, lines(events), f"paygent-events.{kind}", content_type)
+
+
+def user_file(request: HttpRequest, user: EndUser) -> StreamingHttpResponse:
+    """Answer with everything that is kept of one user as a file of JSON."""
+    return _file(request, user_lines(user), f"paygent-user-{user.uuid}.json", "application/json")
+
+
+def _file(request: HttpRequest, lines: Iterator[str], name: str, content_type: str) -> StreamingHttpResponse:
+    made: Any = _awaited(lines) if isinstance(request, ASGIRequest) else lines
     answer = StreamingHttpResponse(made, content_type=content_type)
-    answer["Content-Disposition"] = f'attachment; filename="paygent-events.{kind}"'
+    answer["Content-Disposition"] = f'attachment; filename="{name}"'
     answer["Cache-Control"] = "no-store, private"
     answer["X-Content-Type-Options"] = "nosniff"
     return answer

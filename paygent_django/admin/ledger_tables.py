@@ -7,7 +7,6 @@ from typing import Any
 
 from paygent.core.plan import MODEL_LIMIT
 from paygent.ledger import LEASE_TTL_S
-from paygent_django.admin.base import admin_url
 from paygent_django.admin.shown import (
     Cell,
     Table,
@@ -18,6 +17,7 @@ from paygent_django.admin.shown import (
     instant,
     lined_up,
     money,
+    row_of,
     scope_label,
 )
 from paygent_django.admin.words import _
@@ -48,7 +48,7 @@ def events_table(events: Iterable[UsageEvent], *, with_user: bool) -> Table:
 def _event(one: UsageEvent, with_user: bool) -> list[Cell]:
     when = instant(one.timestamp_us)
     cells = [
-        Cell(when.text, href=admin_url("usageevent", "change", one.pk), kind=when.kind, iso=when.iso),
+        Cell(when.text, to=row_of("usageevent", one.pk), kind=when.kind, iso=when.iso),
         Cell(one.model or "\u2013", kind="model", note=_request_model(one)),
         Cell(one.tag or ""), count(one.input_tokens),
         count(one.output_tokens), money(one.cost_nusd), source_of(one),
@@ -71,7 +71,7 @@ def source_of(one: UsageEvent) -> Cell:
 
 def user_cell(user: Any) -> Cell:
     """A user's name, leading to his page."""
-    return Cell(str(user), href=admin_url("enduser", "change", user.pk), kind="name")
+    return Cell(str(user), to=row_of("enduser", user.pk), kind="name")
 
 
 def gates_table(gates: Iterable[GateEvent], *, with_user: bool) -> Table:
@@ -95,7 +95,7 @@ def _gate(one: GateEvent, with_user: bool) -> list[Cell]:
     reason = one.gate_reason or ""
     when = instant(one.timestamp_us)
     cells = [
-        Cell(when.text, href=admin_url("gateevent", "change", one.pk), kind=when.kind, iso=when.iso),
+        Cell(when.text, to=row_of("gateevent", one.pk), kind=when.kind, iso=when.iso),
         decision_of(one),
         Cell(scope_label(reason), note=""),
         Cell(_amount(reason, one.current_value), kind="num"),

@@ -41,7 +41,7 @@ class OverviewAdmin(PaygentAdmin):
                 for span in SPANS
             ],
             "figures": figures(found),
-            "charts": drawn(found, with_users=may(request, "view_enduser")),
+            "charts": drawn(found, self.admin_site.name, with_users=may(request, "view_enduser")),
         }
         return self.page(request, "overview.html", {**context, **(extra_context or {})})
 
@@ -104,8 +104,8 @@ def change(now: float, before: float, days: int) -> str:
     }  # fmt: skip
 
 
-def drawn(found: Overview, *, with_users: bool) -> dict[str, Any]:
-    """The charts; who spends most is for those who may see users."""
+def drawn(found: Overview, site: str, *, with_users: bool) -> dict[str, Any]:
+    """The charts, with links into the admin *site*; who spends most is for those who may see users."""
     labels = [charts.day_label(day) for day in found.days]
     shown = {"show": charts.dollars, "tick": charts.short_dollars}
     words = charts.Words(
@@ -138,7 +138,7 @@ def drawn(found: Overview, *, with_users: bool) -> dict[str, Any]:
     }  # fmt: skip
     if with_users:
         ranks = [
-            Rank(str(one.user), one.cost_nusd, admin_url("enduser", "change", one.user_id))
+            Rank(str(one.user), one.cost_nusd, admin_url("enduser", "change", one.user_id, site=site))
             for one in found.top
         ]
         made["top"] = charts.ranking(ranks, title=_("Top users this month"), show=charts.dollars, words=words)

@@ -15,7 +15,7 @@ from paygent.core.models import PlanConfig
 from paygent.core.plan import NUSD_PER_USD
 from paygent.ledger import DEFAULT_PLAN
 from paygent_django import services
-from paygent_django.admin.base import PaygentAdmin, admin_url, by, chosen_project, may
+from paygent_django.admin.base import PaygentAdmin, by, chosen_project, may
 from paygent_django.admin.paging import address
 from paygent_django.admin.plan_forms import PlanForms, is_default
 from paygent_django.admin.plan_history import differences
@@ -26,6 +26,7 @@ from paygent_django.admin.shown import (
     badge,
     moment,
     price,
+    row_of,
     scope_label,
 )
 from paygent_django.admin.words import _
@@ -186,10 +187,10 @@ def _named(project: Project, names: list[str]) -> dict[str, EndUser]:
 
 
 def _blocked(one: Blocked, user: EndUser | None) -> list[Cell]:
-    href = None if user is None else admin_url("enduser", "change", user.pk)
+    to = None if user is None else row_of("enduser", user.pk)
     name = user.name if user is not None else ""
     return [
-        Cell(name or one.user_id, href=href, kind="name", note=one.user_id if name else ""),
+        Cell(name or one.user_id, to=to, kind="name", note=one.user_id if name else ""),
         Cell(scope_label(one.scope)),
         Cell(amount_of(one.scope, one.used), kind="num"), Cell(amount_of(one.scope, one.limit), kind="num"),
         badge("off", _("blocked already")) if one.was_blocked else badge("blocked", _("newly blocked")),
@@ -206,18 +207,18 @@ def _settle(project: Project, plan: Plan, said: dict[str, Any]) -> None:
 
 
 def _row(plan: Plan) -> list[Cell]:
-    link = admin_url("plan", "change", plan.pk)
+    to = row_of("plan", plan.pk)
     version, config = plan.current, plan.config
     note = plan.name if plan.label != plan.name else ""
     if version is None or config is None:
         return [
-            Cell(plan.name, href=link, kind="name"),
+            Cell(plan.name, to=to, kind="name"),
             *[Cell()] * 5,
             Cell(_("not configured yet"), kind="muted"),
             Cell(),
         ]
     return [
-        Cell(plan.label, href=link, kind="name", note=note),
+        Cell(plan.label, to=to, kind="name", note=note),
         Cell(price(version.price_nano, version.currency, version.interval)),
         _cap(config.max_spend_per_period), _cap(config.max_spend_per_session),
         Cell(", ".join({**config.model_limits, **config.cost_rates}) or _("all"), kind="clip"),

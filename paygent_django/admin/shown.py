@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.conf import settings
 from django.utils import formats, timezone
@@ -22,16 +22,29 @@ from paygent_django.services import Usage
 _AGES = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
+class Target(NamedTuple):
+    """The page of a row, whose address the template knows: it depends on the site that is looked at."""
+
+    view: str
+    pk: Any
+
+
+def row_of(model: str, pk: Any) -> Target:
+    """The page of one row of *model*."""
+    return Target(f"admin:paygent_django_{model}_change", pk)
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """
     One cell of a table; *text* is escaped by the template, *markup* was escaped by whoever made it.
 
-    ``kind`` is a class of the stylesheet, ``iso`` the moment that *text* words.
+    ``to`` is the page that it leads to, ``kind`` a class of the stylesheet, ``iso`` the moment that *text*
+    words.
     """
 
     text: str = ""
-    href: str | None = None
+    to: Target | None = None
     kind: str = ""
     note: str = ""
     iso: str = ""

@@ -12,7 +12,7 @@ from django.utils.translation import gettext_lazy as lazy
 from paygent_django import services
 from paygent_django.admin.base import PaygentAdmin, admin_url, may
 from paygent_django.admin.paging import address, cursor_of, page_of
-from paygent_django.admin.shown import Cell, Table, moment
+from paygent_django.admin.shown import Cell, Table, moment, row_of
 from paygent_django.admin.words import _
 from paygent_django.models import Project
 from paygent_django.models.fields import escape
@@ -78,13 +78,14 @@ class ProjectAdmin(PaygentAdmin):
         found = self.found(request, object_id)
         if isinstance(found, HttpResponse):
             return found
-        return HttpResponseRedirect(admin_url("dailyusage", "changelist") + address({}, project=found.pk))
+        overview = admin_url("dailyusage", "changelist", site=self.admin_site.name)
+        return HttpResponseRedirect(overview + address({}, project=found.pk))
 
 
 def _row(one: Project) -> list[Cell]:
     plan = one.default_plan
     return [
-        Cell(one.name, href=admin_url("project", "change", one.pk), kind="name"),
+        Cell(one.name, to=row_of("project", one.pk), kind="name"),
         Cell(plan.label if plan else "\u2013"),
         moment(one.created_us, "j M Y"),
     ]

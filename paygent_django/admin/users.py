@@ -7,16 +7,17 @@ from typing import Any
 from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 from paygent.core.plan import TOTAL_SPEND
 from paygent.core.windows import from_us
 from paygent_django import services
 from paygent_django.admin import user_actions, user_page
-from paygent_django.admin.base import PaygentAdmin, admin_url, chosen_project, may, require
+from paygent_django.admin.base import PaygentAdmin, chosen_project, may, require
+from paygent_django.admin.exports import user_file
 from paygent_django.admin.paging import Cursor, Page, address, cursor_of, page_of
-from paygent_django.admin.shown import Cell, Table, lined_up, moment, money, state_cell, tightest
+from paygent_django.admin.shown import Cell, Table, lined_up, moment, money, row_of, state_cell, tightest
 from paygent_django.admin.words import _
 from paygent_django.models import EndUser, Project, UserUsage
 from paygent_django.models.fields import escape
@@ -99,10 +100,7 @@ class EndUserAdmin(PaygentAdmin):
             return user
         # a GET, but one that somebody should be able to ask about later
         self.log_change(request, user, _("Exported everything that is kept of the user."))
-        answer = JsonResponse(services.export_user(user), json_dumps_params={"indent": 2})
-        answer["Content-Disposition"] = f'attachment; filename="paygent-user-{user.uuid}.json"'
-        answer["Cache-Control"] = "no-store, private"
-        return answer
+        return user_file(request, user)
 
 
 def _seen(request: HttpRequest) -> frozenset[str]:
@@ -154,7 +152,7 @@ def _row(usage: Usage, labels: dict[str, str]) -> list[Cell]:
     note = user.external_user_id if user.name else user.email
     said = bar.text if bar.scope == TOTAL_SPEND else f"{bar.label}: {bar.text}"
     return [
-        Cell(str(user), href=admin_url("enduser", "change", user.pk), kind="name", note=note),
+        Cell(str(user), to=row_of("enduser", user.pk), kind="name", note=note),
         Cell(labels.get(usage.plan, usage.plan)),
         state_cell(usage),
         Cell(markup=bar.markup, note=said, kind="bar"),

@@ -15,7 +15,7 @@ from paygent_django import webhooks
 from paygent_django.admin.base import Action, PaygentAdmin, admin_url, chosen_project, may
 from paygent_django.admin.events import LedgerAdmin
 from paygent_django.admin.paging import Page, address, cursor_of, page_of
-from paygent_django.admin.shown import Cell, Table, badge, count, instant, moment
+from paygent_django.admin.shown import Cell, Table, badge, count, instant, moment, row_of
 from paygent_django.admin.words import _
 from paygent_django.models import WebhookDelivery, WebhookEndpoint
 from paygent_django.services import ServiceError
@@ -167,7 +167,9 @@ class WebhookDeliveryAdmin(LedgerAdmin):
         found = self.found(request, object_id)
         if isinstance(found, HttpResponse):
             return found
-        return HttpResponseRedirect(admin_url("webhookendpoint", "change", found.endpoint_id))
+        return HttpResponseRedirect(
+            admin_url("webhookendpoint", "change", found.endpoint_id, site=self.admin_site.name)
+        )
 
 
 def deliveries_of(endpoint: WebhookEndpoint, after: str | None) -> Page:
@@ -190,7 +192,7 @@ def _mark(form: forms.Form, error: ServiceError) -> None:
 def _row(one: WebhookEndpoint) -> list[Cell]:
     events = ", ".join(event.replace("_", " ") for event in one.events) or _("all")
     return [
-        Cell(one.url, href=admin_url("webhookendpoint", "change", one.pk), kind="name"),
+        Cell(one.url, to=row_of("webhookendpoint", one.pk), kind="name"),
         Cell(one.description),
         Cell(events),
         moment(one.created_us, "j M Y"),

@@ -11,6 +11,7 @@ from ninja.openapi.docs import Swagger
 from ninja.openapi.schema import get_schema
 
 from paygent_django.api import bodies, events, gates, leases, plans, problems, schemas, usage, users, webhooks
+from paygent_django.api.routing import Router
 
 _ERRORS = ("400", "401", "403", "404", "405", "409", "413", "422", "503")
 _REFERENCE = "#/components/schemas/Problem"
@@ -31,6 +32,7 @@ api = NinjaAPI(
     parser=bodies.StrictParser(),
     openapi_url=None,
     docs_url=None,
+    default_router=Router(),
 )
 problems.install(api)
 api.add_router("/config", plans.router)
@@ -72,6 +74,7 @@ def document(prefix: str) -> dict[str, Any]:
         "content": {problems.CONTENT_TYPE: {"schema": {"$ref": _REFERENCE}}},
     }
     for operations in said["paths"].values():
+        operations.pop("head", None)  # goes without saying where there is a GET
         for operation in operations.values():
             operation["responses"] = {
                 **{str(status): response for status, response in operation["responses"].items()},

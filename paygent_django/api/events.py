@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Router
 
 from paygent.wire.events import event_as_json, posted_event_from_json
 from paygent.wire.fields import each
@@ -13,6 +12,7 @@ from paygent_django.api._documented import batch_of
 from paygent_django.api.auth import ingests, ledger_of, project_of, reads
 from paygent_django.api.bodies import answer, read_batch
 from paygent_django.api.paging import LongLimit, page
+from paygent_django.api.routing import Router
 from paygent_django.api.together import together
 from paygent_django.api.windows import placed
 from paygent_django.database import database_alias

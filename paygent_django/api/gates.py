@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Router
 
 from paygent.wire.events import gate_as_json, gate_from_json
 from paygent.wire.fields import each, moment_us
@@ -15,6 +14,7 @@ from paygent_django.api._documented import batch_of
 from paygent_django.api.auth import ingests, ledger_of, project_of, reads, user_of
 from paygent_django.api.bodies import answer, read_batch
 from paygent_django.api.paging import Limit, page
+from paygent_django.api.routing import Router
 from paygent_django.models import GateEvent, Project
 from paygent_django.services._base import rows
 from paygent_django.services.values import gate_to_core

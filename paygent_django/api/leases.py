@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Router
 
 from paygent.ledger import LeaseRequest
 from paygent.wire.fields import WireError
@@ -17,6 +16,7 @@ from paygent_django.api._documented import batch_of
 from paygent_django.api.auth import administers, ingests, ledger_of, may, project_of
 from paygent_django.api.bodies import answer, nothing, read_batch
 from paygent_django.api.problems import Problem
+from paygent_django.api.routing import Router
 from paygent_django.api.windows import placed
 
 router = Router(tags=["leases"])

@@ -9,7 +9,6 @@ from typing import Any
 
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse
-from ninja import Router
 from pydantic import ValidationError
 
 from paygent.core.models import PlanConfig
@@ -19,6 +18,7 @@ from paygent_django.api import schemas
 from paygent_django.api.auth import administers, project_of, reads
 from paygent_django.api.bodies import answer, read_json
 from paygent_django.api.problems import Problem
+from paygent_django.api.routing import Router
 from paygent_django.api.values import without_none
 from paygent_django.database import database_alias
 from paygent_django.models import ApiKey, Plan, Project

@@ -12,7 +12,6 @@ from uuid import UUID
 from django.db import connections
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
-from ninja import Router
 
 from paygent.core.models import PlanConfig
 from paygent.core.plan import MODEL_COST, MODEL_LIMIT, TOTAL_SPEND
@@ -25,6 +24,7 @@ from paygent_django.api.auth import ledger_of, project_of, reads, user_of
 from paygent_django.api.bodies import answer
 from paygent_django.api.plans import config_as_json
 from paygent_django.api.problems import Problem
+from paygent_django.api.routing import Router
 from paygent_django.api.values import iso, usd
 from paygent_django.database import database_alias
 from paygent_django.ledger._accounts import Accounts

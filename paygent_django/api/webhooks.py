@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from ninja import Router
 
 from paygent_django import webhooks
 from paygent_django.api import schemas
@@ -15,6 +14,7 @@ from paygent_django.api.auth import administers, project_of
 from paygent_django.api.bodies import answer, nothing
 from paygent_django.api.paging import Limit, page
 from paygent_django.api.problems import Problem
+from paygent_django.api.routing import Router
 from paygent_django.api.values import iso
 from paygent_django.models import WebhookDelivery, WebhookEndpoint
 from paygent_django.services._base import rows

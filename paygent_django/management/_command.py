@@ -59,7 +59,7 @@ class PaygentCommand(BaseCommand):
             self.stdout.write(result)
         elif isinstance(result, Mapping):
             for name, value in result.items():
-                self.stdout.write(f"{name}: {value}")
+                self.stdout.write(f"{name}: {_cell(value)}")
         else:
             for line in table(result):
                 self.stdout.write(line)
@@ -128,5 +128,6 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(str, value))
-    return str(value)
+        return ", ".join(map(_cell, value))
+    # Users choose names: none of them moves the cursor of whoever reads this, or makes up a row.
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in str(value))

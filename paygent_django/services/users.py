@@ -26,7 +26,7 @@ from paygent_django.services import _admin_log
 from paygent_django.services._base import ServiceError, locked, rows
 from paygent_django.services._forgetting import forget
 from paygent_django.services.projects import checked_name
-from paygent_django.services.values import event_as_dict
+from paygent_django.services.values import event_as_dict, gate_as_dict
 
 # Both are sent with ``user``, to apps that keep something of him too. The first in the transaction that makes
 # him anonymous: remove it. The second with an export: return it, as a dict.
@@ -34,10 +34,6 @@ anonymising = Signal()
 exporting = Signal()
 
 _PROFILE = {"name": 300, "email": 320}
-_GATE = (
-    "gate_id", "timestamp_us", "session_id", "status", "gate_reason", "blocked", "message",
-    "metadata", "count",
-)  # fmt: skip
 
 
 def find_user(project: Project, external_user_id: str) -> EndUser | None:
@@ -129,7 +125,20 @@ def anonymise(user: EndUser) -> None:
 
 
 def export_user(user: EndUser) -> dict[str, Any]:
-    """Everything that is kept of one user, as JSON can write it; apps add theirs by :data:`exporting`."""
+    """
+    Everything that is kept of one user, as JSON can write it.
+
+    Whoever has many events takes much memory: the admin writes them batch by batch.
+    """
+    return {
+        **about_user(user),
+        "events": [event_as_dict(row) for row in _of(user, UsageEvent).iterator()],
+        "gate_events": [gate_as_dict(row) for row in _of(user, GateEvent).iterator()],
+    }
+
+
+def about_user(user: EndUser) -> dict[str, Any]:
+    """An export without events and decisions; apps add theirs by :data:`exporting`."""
     export = {
         "user_id": user.external_user_id,
         "paygent_user_id": str(user.uuid),
@@ -145,8 +154,6 @@ def export_user(user: EndUser) -> dict[str, Any]:
         "totals": list(_of(user, Total).values("scope", "window", "amount")),
         "sessions": list(_of(user, Session).values("own_id", "session_id", "started_us", "ends_us")),
         "jobs": list(_of(user, Job).values("provider", "job_id", "session_id", "model", "metadata")),
-        "events": [event_as_dict(row) for row in _of(user, UsageEvent).iterator()],
-        "gate_events": list(_of(user, GateEvent).values(*_GATE)),
     }
     for _, kept in exporting.send(EndUser, user=user):
         export.update(kept)

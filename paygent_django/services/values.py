@@ -9,6 +9,11 @@ from paygent.core.windows import from_us
 from paygent.ledger import GateRow
 from paygent_django.models import GateEvent, UsageEvent
 
+_GATE = (
+    "gate_id", "timestamp_us", "session_id", "status", "gate_reason", "blocked", "message",
+    "metadata", "count",
+)  # fmt: skip
+
 
 def to_core(row: UsageEvent) -> Event:
     """The event that a row is; read the row with its user."""
@@ -35,3 +40,8 @@ def event_as_dict(row: UsageEvent) -> dict[str, Any]:
         "cost_nusd": row.cost_nusd,
         "corrects": row.corrects,
     }
+
+
+def gate_as_dict(row: GateEvent) -> dict[str, Any]:
+    """A decision for an export."""
+    return {name: getattr(row, name) for name in _GATE}

@@ -125,11 +125,42 @@ def test_an_unknown_address_is_a_problem(sqlite_api, path):
     assert (answer.status_code, answer["Content-Type"]) == (404, "application/problem+json")
 
 
+def test_the_page_loads_nothing_from_elsewhere(sqlite_api):
+    """The page to browse the API is there only with its own scripts, which the app "ninja" brings along."""
+    answer = sqlite_api.get("/docs")
+    assert (answer.status_code, "'ninja' in INSTALLED_APPS" in answer.json()["detail"]) == (404, True)
+    assert sqlite_api.get("/openapi.json").status_code == 200
+
+
 def test_another_method_is_a_problem(sqlite_api):
     """405 says what the address takes."""
     answer = sqlite_api.request("PUT", "/users/ada")
     assert (answer.status_code, answer["Content-Type"]) == (405, "application/problem+json")
     assert "GET" in answer["Allow"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/users", "/users/ada", "/config/plans", "/webhooks"])
+def test_what_can_be_read_can_be_probed(sqlite_api, path):
+    """HEAD is answered as GET is, without its body."""
+    sqlite_api.post("/users", {"external_user_id": "ada"})
+    read, probed = sqlite_api.get(path), sqlite_api.request("HEAD", path)
+    assert (probed.status_code, probed.content) == (200, b"")
+    assert probed.headers == read.headers
+
+
+def test_a_probe_needs_what_reading_needs(sqlite_api):
+    """HEAD without a key is 401, with one that may not read 403, of what is not there 404."""
+    ingests = sqlite_api.limited_to("ingest")
+    assert sqlite_api.with_key(None).request("HEAD", "/users").status_code == 401
+    assert ingests.request("HEAD", "/users").status_code == 403
+    assert sqlite_api.request("HEAD", "/users/nobody").status_code == 404
+
+
+def test_what_cannot_be_read_cannot_be_probed(sqlite_api):
+    """405 names HEAD where there is a GET, and is the answer to it where there is none."""
+    assert "HEAD" in sqlite_api.request("PUT", "/users/ada")["Allow"]
+    refused = sqlite_api.request("HEAD", "/leases")
+    assert (refused.status_code, refused["Allow"]) == (405, "POST")
 
 
 def test_a_database_that_is_away_is_503(sqlite_api, tmp_path):

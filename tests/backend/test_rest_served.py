@@ -115,6 +115,15 @@ def test_an_upgrade_binds_the_next_call(backend, call):
             time.sleep(0.02)
 
 
+def test_a_probe_leaves_its_connection_in_order(sqlite_backend):
+    """The answer to HEAD has no body that the next answer on the connection could be mistaken for."""
+    with sqlite_backend.client() as client:
+        probed = [client.head(path) for path in ("/health", "/users", "/leases")]
+        assert [answer.status_code for answer in probed] == [200, 200, 405]
+        assert not any(answer.content for answer in probed)
+        assert client.get("/health").json() == {"status": "ok"}
+
+
 def test_eight_clients_with_the_same_batch_count_it_once(backend):
     """Identical batches at the same moment: each event counts once, and all others are duplicates."""
     user_id = f"eightfold {uuid.uuid4()}"

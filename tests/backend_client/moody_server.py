@@ -27,7 +27,7 @@ class MoodyServer:
     ``mood`` is ``"well"`` or one of ``MOODS``.
 
     ``ledger`` is what it has committed, ``asked`` the paths it was asked for. What hangs or is late goes on
-    when the mood changes.
+    when the mood changes. A proxy in front takes bodies of at most ``body_max`` bytes, and says so in HTML.
     """
 
     def __init__(self, now_us=None):
@@ -35,6 +35,7 @@ class MoodyServer:
         self.asked = []
         self.keys = set()
         self.elsewhere = "http://127.0.0.1:9/"
+        self.body_max = float("inf")
         self._mood = "well"
         self._changed = threading.Condition()
         self._server = None
@@ -134,7 +135,10 @@ class _Handler(BaseHTTPRequestHandler):
         said = json.loads(self.rfile.read(length)) if length else None
         moody.asked.append(self.path)
         moody.keys.add(self.headers["authorization"])
-        self._answer(moody, moody.mood, said)
+        if length > moody.body_max:
+            self._send(413, b"<html><h1>413 Request Entity Too Large</h1></html>", "text/html")
+        else:
+            self._answer(moody, moody.mood, said)
 
     do_GET = do_POST = do_DELETE = _serve  # noqa: N815  # the names of the standard library
 

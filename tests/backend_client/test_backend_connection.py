@@ -1,6 +1,7 @@
 """``init`` with an API key: how long it waits, what it says, and where it asks."""
 
 import contextlib
+import logging
 import socket
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import threading
 import time
 import warnings
 
+import httpx
 import pytest
 from moody_server import API, KEY
 
@@ -15,7 +17,7 @@ from paygent import Paygent, _settings
 from paygent.core.errors import PaygentAuthInvalid, PaygentBackendUnreachable
 from paygent.ledger import LedgerError
 from paygent.ledgers import _backend_link
-from paygent.ledgers._backend_link import Link
+from paygent.ledgers._backend_link import Link, RejectedError
 
 INIT_S_MAX = 20.0  # two, on an idle machine; without a deadline of ours it would be minutes, or for ever
 
@@ -163,6 +165,32 @@ def failed(link):
         link.post("/leases", [])
 
 
+@pytest.mark.parametrize(
+    ("mood", "says"), [("answers 401", "api_key or PAYGENT_API_KEY"), ("answers 500", "it answered 500")]
+)
+def test_while_nobody_is_asked_the_reason_is_said(server, mood, says):
+    """What failed first is in each error of the pause after it."""
+    server.mood = mood
+    link = Link(server.url, KEY, Clock())
+    failed(link)
+    with pytest.raises(LedgerError, match=says):
+        link.post("/leases", [])
+    assert len(server.asked) == 1
+
+
+def test_our_requests_are_not_in_the_log_of_the_http_client(server, connected, caplog):
+    """Once a second at INFO would be most of an app's log; what the app itself asks is logged as ever."""
+    caplog.set_level(logging.INFO)
+    pg = connected(server)
+    pg.record_event("ada", cost=0.5)
+    pg.flush()
+    assert server.asked
+    assert "HTTP Request" not in caplog.text
+    with httpx.Client(transport=httpx.MockTransport(lambda request: httpx.Response(200))) as client:
+        client.get("http://127.0.0.1")
+    assert caplog.text.count("HTTP Request") == 1
+
+
 def test_after_a_failure_nobody_is_asked_for_a_while(server):
     """The next request fails at once and does not reach the server; after the pause one does."""
     server.mood, clock = "answers 500", Clock()
@@ -206,6 +234,28 @@ def test_an_answer_ends_the_pauses(server):
     server.mood = "answers 500"
     failed(link)
     assert link._pause_until_s - clock.now_s <= _backend_link.PAUSE_FIRST_S
+    link.close()
+
+
+# --- proxies ----------------------------------------------------------------------------------------------
+
+
+def test_a_proxys_word_is_taken_for_what_is_large(server):
+    """A body of some size that is answered 413 in HTML is at fault itself: it may come again, in parts."""
+    link, server.body_max = Link(server.url, KEY, Clock()), 10_000
+    with pytest.raises(RejectedError, match="413"):
+        link.post("/leases", ["x" * 10_000])
+    assert link.post("/leases", []) == []  # nothing waits
+    link.close()
+
+
+def test_a_proxys_word_is_not_taken_for_what_is_small(server):
+    """To a few bytes, 413 is the fault of whoever says it: nobody is asked for a while."""
+    link, server.body_max = Link(server.url, KEY, Clock()), 1
+    failed(link)
+    server.body_max = 1_000_000
+    failed(link)
+    assert len(server.asked) == 1
     link.close()
 
 

@@ -201,6 +201,42 @@ def test_a_redirect_is_not_followed(server, connected, short_pauses):
     other.stop()
 
 
+def test_a_proxy_that_takes_less_than_a_batch_is_sent_less(server, connected, short_pauses):
+    """After an outage, what a proxy refuses as too large, in HTML, comes in parts: all of it, and once."""
+    server.mood, server.body_max = "answers 500", 60_000
+    pg = connected(server)
+    for number in range(120):
+        pg.record_event(f"user-{number % 3}", cost=0.01, metadata={"document": "x" * 1500})
+    server.mood = "well"
+    wait_until(pg, lambda: len(server.ledger.events()) == 120)
+    assert {spent(server, f"user-{number}") for number in range(3)} == {400_000_000}
+    wait_until(pg, lambda: not pg.queue_stats["degraded"])
+    assert pg.pending_events == pg.queue_stats["dropped"] == 0
+
+
+def test_an_event_that_a_proxy_never_takes_holds_up_no_other(server, connected, short_pauses, caplog):
+    """One event that is too large by itself is set aside, with its id in the log, and the others come."""
+    server.body_max = 20_000
+    pg = connected(server)
+    pg.record_event("ada", cost=0.5)
+    pg.record_event("ada", cost=0.5, metadata={"document": "x" * 30_000})
+    pg.record_event("ada", cost=0.5)
+    wait_until(pg, lambda: spent(server, "ada") == 1_000_000_000)
+    wait_until(pg, lambda: "cannot be stored (RejectedError: 413" in caplog.text)
+
+
+def test_a_proxy_that_takes_nothing_is_an_outage(server, connected, short_pauses, caplog):
+    """Where even a small body is too large, nobody's events are set aside: they come once it is mended."""
+    server.body_max = 1
+    pg = connected(server)
+    call(pg, "ada")
+    pg.flush()
+    assert pg.queue_stats["degraded"]
+    server.body_max = 1_000_000
+    wait_until(pg, lambda: len(server.ledger.events("ada")) == 1)
+    assert "cannot be stored" not in caplog.text
+
+
 @pytest.mark.parametrize(
     "said", [{"description": "x" * 20_000}, {"metadata": {"feature": "chat \ud800"}}], ids=["long", "odd"]
 )

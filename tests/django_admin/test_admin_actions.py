@@ -166,9 +166,22 @@ def test_one_user_is_exported(boss, signed_in, user, plans):
     url = f"{ADMIN}enduser/{user.pk}/export/"
     assert signed_in("view_enduser").get(url).status_code == 403
     answer = boss.get(url)
-    kept = json.loads(answer.content)
+    kept = json.loads(answer.getvalue())
     assert (kept["user_id"], kept["email"], len(kept["events"])) == (STRANGE, "ada@example.com", 1)
     assert "attachment" in answer["Content-Disposition"]
+    assert "no-store" in answer["Cache-Control"]
+
+
+def test_a_user_of_many_events_is_exported_in_parts(boss, user, plans, monkeypatch):
+    """The file says what the service says of him, and no part of it holds more than a batch of events."""
+    monkeypatch.setattr("paygent_django.admin.exports.BATCH", 2)
+    for index in range(7):
+        spend(user, 0.1, now_us() - index)
+    parts = [part.decode() for part in boss.get(f"{ADMIN}enduser/{user.pk}/export/").streaming_content]
+    said, kept = json.loads("".join(parts)), json.loads(json.dumps(services.export_user(user)))
+    assert sorted(said.pop("events"), key=str) == sorted(kept.pop("events"), key=str)
+    assert said == kept
+    assert max(part.count('"rate_source"') for part in parts) == 2
 
 
 # -- events -----------------------------------------------------------------------------------------------

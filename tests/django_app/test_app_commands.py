@@ -281,3 +281,15 @@ def test_what_is_young_is_not_pruned():
     services.project()
     with pytest.raises(CommandError, match="--days"):
         typed("paygent_prune", "--days", "30")
+
+
+def test_a_name_moves_nobodys_cursor():
+    """What is no letter in the name of a user is spelled out in the table: no colours, no made-up rows."""
+    name = "a\x1b[31m\r\nbob é 💥"
+    ledger = DjangoLedger(services.project()._state.db)
+    ledger.settle([event(Process(ledger, name).ask(), 9)])
+    ledger.close()
+    out = io.StringIO()
+    call_command("paygent_usage", stdout=out)
+    (_, row) = out.getvalue().splitlines()
+    assert r"a\x1b[31m\r\nbob é 💥" in row

@@ -7,12 +7,13 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from django.apps import apps
 from django.db import connections
+from django.test.utils import CaptureQueriesContext
 
 from paygent.ledger import GateRow, Job
 from paygent.testing._contract_values import Process, event
 from paygent_django import services, webhooks
 from paygent_django.ledger import DjangoLedger
-from paygent_django.models import DailyUsage, WebhookDelivery
+from paygent_django.models import DailyUsage, Total, UsageEvent, WebhookDelivery
 from paygent_django.services._base import rows
 from paygent_django.webhooks import noticing
 
@@ -119,6 +120,42 @@ def test_sums_of_a_tag_that_others_use_stay(greta, ledger):
     for row in rows(DailyUsage):
         by_tag[row.tag] = by_tag.get(row.tag, 0) + row.cost_nusd
     assert by_tag == {f"ask {NAME}": 50, "": 9000}
+
+
+def with_sessions(ledger, user_id, count):
+    """A user who has spent 1, 2, 3 … nano-dollars in so many sessions."""
+    reply = Process(ledger, user_id).ask()
+    spent = [event(reply, n, session=f"s{n}:{user_id}'s chat, ä{n}") for n in range(1, count + 1)]
+    for start in range(0, count, 500):
+        ledger.settle(spent[start : start + 500])
+    return services.find_user(services.project(), user_id)
+
+
+def test_many_sessions_take_few_statements(ledger, alias):
+    """Who had 650 sessions is forgotten with nearly the statements that take one who had three."""
+    services.save_plan(services.project(), "default", {"max_spend_per_period": 1.0})
+    users = [with_sessions(ledger, "few", 3), with_sessions(ledger, "many", 650)]
+    counts = []
+    for user in users:
+        with CaptureQueriesContext(connections[alias]) as statements:
+            services.anonymise(user)
+        counts.append(len(statements))
+    assert counts[1] - counts[0] <= 10
+    assert list(services.reconcile(services.project())) == []
+
+
+def test_sessions_that_lost_their_names_are_told_apart(ledger):
+    """Each keeps its sum and when it began, in the events and in the sums, and has a name of its own."""
+    services.save_plan(services.project(), "default", {"max_spend_per_period": 1.0})
+    user = with_sessions(ledger, "many", 350)
+    services.anonymise(user)
+    summed = dict(rows(Total).filter(user=user, scope="session_spend").values_list("window", "amount"))
+    assert summed == dict(rows(UsageEvent).filter(user=user).values_list("session", "cost_nusd"))
+    assert {name.partition(":")[0]: amount for name, amount in summed.items()} == {
+        f"s{n}": n for n in range(1, 351)
+    }
+    assert len(summed) == 350
+    assert not any("chat" in name for name in summed)
 
 
 def test_an_export_holds_what_is_kept(greta):

@@ -58,6 +58,20 @@ def test_an_id_of_ours_that_is_nobodys_is_noted(stripe, given):
     assert stripe.user(given) is None
 
 
+@pytest.mark.parametrize(
+    "named",
+    [{"paygent_user_id": "nonsense"}, {"external_user_id": "a" * 600}],
+    ids=["unreadable", "too-long"],
+)
+def test_an_event_that_misnames_its_user_binds_whom_the_customer_is_known_to_be(stripe, named):
+    """A cancellation takes effect at once, and is noted so that somebody mends the name."""
+    stripe.deliver(stripe.subscription("created"))
+    ended = stripe.subscription("deleted", status="canceled", metadata=named)
+    assert stripe.deliver(ended) == "unresolved"
+    assert last_note(stripe).startswith(next(iter(named)))
+    assert stripe.bound() is None
+
+
 @pytest.mark.parametrize("name", ["org/42?x=#é 💥", "a" * 512])
 def test_any_name_of_a_user_will_do(stripe, name):
     """Users are called what the app calls them."""

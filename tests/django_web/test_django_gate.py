@@ -8,6 +8,8 @@ import threading
 import pytest
 from django.conf import settings
 from django.http import HttpResponse
+from django.template import engines
+from django.template.response import TemplateResponse
 from django.test import override_settings
 from llm_views import background
 
@@ -223,12 +225,41 @@ async def test_a_project_may_answer_itself_under_asgi(path, view, async_browser,
     assert (answer.status_code, answer.content) == (402, b"no more of period_spend")
 
 
+@pytest.mark.parametrize("path", ["template_on_limit", "async_template_on_limit"])
+@pytest.mark.parametrize("view", ["plain", "plain-async", "stream"])
+def test_a_project_may_answer_with_a_template(path, view, browser, settings_with):
+    """A template is rendered wherever the limit was met, in a view or in a body that has not begun."""
+    settings_with(PAYGENT={"ON_LIMIT": f"test_django_gate.{path}"})
+    answer = browser("ben", "free").get(f"/{view}")
+    assert (answer.status_code, answer.content) == (429, b"period_spend of many")
+
+
+@pytest.mark.parametrize("path", ["template_on_limit", "async_template_on_limit"])
+@pytest.mark.parametrize("view", ["plain", "plain-async", "stream", "stream-async"])
+async def test_a_project_may_answer_with_a_template_under_asgi(path, view, async_browser, settings_with):
+    """The same under ASGI, where the template may still use the database."""
+    settings_with(PAYGENT={"ON_LIMIT": f"test_django_gate.{path}"})
+    answer = await (await async_browser("ben", "free")).get(f"/{view}")
+    assert (answer.status_code, answer.content) == (429, b"period_spend of many")
+
+
 def plain_on_limit(request, problem):
     return HttpResponse(f"no more of {problem['code']}", status=402)
 
 
 async def async_on_limit(request, problem):
     return plain_on_limit(request, problem)
+
+
+def template_on_limit(request, problem):
+    from django.contrib.auth.models import User  # once Django is set up
+
+    template = engines["django"].from_string("{{ code }} of {% if users %}many{% endif %}")
+    return TemplateResponse(request, template, {**problem, "users": User.objects.count}, status=429)
+
+
+async def async_template_on_limit(request, problem):
+    return template_on_limit(request, problem)
 
 
 def test_headers_tell_the_usage(browser, settings_with):

@@ -5,6 +5,7 @@ import gc
 import subprocess
 import sys
 import types
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -19,7 +20,7 @@ from langchain_models import BatchingLLM, ChatOther, ChatStreaming, chat_through
 import paygent.integrations
 from paygent import ModelCostRate, PaygentLimitExceeded, PlanConfig, paygent_context
 from paygent.context import Payer, as_payer, paygent_exempt
-from paygent.integrations import LangChainCallback
+from paygent.integrations import LangChainCallback, langchain
 
 COST_USD = 0.04  # of 1 000 tokens in and 1 000 out
 
@@ -276,6 +277,32 @@ def test_a_stream_nobody_closes_is_settled_when_the_callback_goes(pg, posted, he
     pg._meter.settle_dropped()
     assert held("ann") == 0
     assert [event.estimated for event in posted] == [True]
+
+
+class ChatSilent(ChatOther):
+    """A provider that does not answer; ``asked`` is set once it is asked."""
+
+    asked: Any
+
+    async def _agenerate(self, *args, **kwargs):
+        self.asked.set()
+        await asyncio.get_running_loop().create_future()
+
+
+async def test_a_cancelled_ainvoke_is_settled_by_a_later_call(pg, posted, held, config, monkeypatch):
+    """LangChain tells nobody of it: after its time what it held is posted as an estimate, once."""
+    asked = asyncio.Event()
+    asking = asyncio.ensure_future(ChatSilent(asked=asked).ainvoke("Hi", config))
+    await asked.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    ChatOther().invoke("Hi", config)
+    assert held("ann") > 0
+    monkeypatch.setattr(langchain, "FORGOTTEN_S", -1.0)
+    ChatOther().invoke("Hi", config)
+    pg.flush()
+    assert held("ann") == 0
+    assert sorted(event.estimated for event in posted) == [0, 0, 1]
 
 
 def test_concurrent_calls_keep_apart(pg, posted, config):

@@ -111,7 +111,9 @@ def _take_facts(record: StripeEvent, known: Facts, named: Naming, users: Collect
     is_news = _merge(customer, known, record.created_s)
     if before is not None and before != customer.user:
         apply(before)
-    record.outcome, record.note = ("unresolved", problem) if problem else _applied(customer)
+    record.outcome, record.note = _applied(customer)  # to whom he is known to be, also where he is misnamed
+    if problem:
+        record.outcome, record.note = "unresolved", problem
     if record.outcome == "applied" and not is_news:
         record.outcome = "stale"
 

@@ -175,6 +175,7 @@ def test_while_nobody_is_asked_the_reason_is_said(server, mood, says):
     failed(link)
     with pytest.raises(LedgerError, match=says):
         link.post("/leases", [])
+    link.close()
     assert len(server.asked) == 1
 
 

@@ -257,12 +257,10 @@ class Meter:
     def _flushed(self, timeout_s: float) -> bool:
         try:
             flushed = self.exporter.flush(give_back=True)
-        except RuntimeError:
+        except RuntimeError:  # from Python 3.12 on no thread is started at the end of the interpreter
             if self.exporter.has_begun or self.pending_events:
                 raise
-            return (
-                True  # Python 3.12 starts no thread at the end of the interpreter, and there is nothing to do
-            )
+            return True
         return not wait((flushed,), timeout=timeout_s).not_done and flushed.exception() is None
 
     @property
